@@ -1,0 +1,83 @@
+"""The states of executions and sub-steps, what each means, and the table of legal moves.
+
+Docs and tests read this table; the database checks the words and the columns they imply.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class ExecutionStatus(StrEnum):
+    """Where one run of a plan stands."""
+
+    PENDING = "pending"  #: accepted and durable; nothing has started
+    RUNNING = "running"  #: work is left, and it can go on by itself
+    WAITING = "waiting"  #: a person must answer, or it is paused with nothing running
+    COMPLETED = "completed"  #: every sub-step completed, or was skipped by choice
+    FAILED = "failed"  #: ended, and nothing completed
+    PARTIAL = "partial"  #: ended with some results and some losses
+    CANCELLED = "cancelled"  #: somebody asked for the end
+
+
+class StepStatus(StrEnum):
+    """Where one sub-task of an execution stands."""
+
+    PENDING = "pending"  #: waits for its dependencies, a free slot, or its next attempt
+    RUNNING = "running"  #: an attempt is open
+    WAITING = "waiting"  #: a person must answer
+    COMPLETED = "completed"  #: has a result
+    FAILED = "failed"  #: its last attempt failed, or its outcome cannot be known
+    SKIPPED = "skipped"  #: will not run; `reason` says why
+    CANCELLED = "cancelled"  #: was stopped, or will not start; `reason` says why
+
+
+class Effect(StrEnum):
+    """What repeating a tool call would do."""
+
+    PURE = "pure"  #: nothing; it reads or computes
+    IDEMPOTENT = "idempotent"  #: nothing more than doing it once (with the same idempotency key)
+    ONCE = "once"  #: it must not be repeated blindly
+
+
+class Reason(StrEnum):
+    """Why a sub-step was skipped, cancelled or waits."""
+
+    DEPENDENCY_FAILED = "dependency_failed"
+    CHOSEN = "chosen"  #: `on_failure: skip`
+    CANCELLED = "cancelled"  #: on request
+    HUMAN = "human"  #: waits for an answer
+    OUTCOME_UNKNOWN = "outcome_unknown"  #: an attempt of a `once` tool was cut off; did it happen?
+
+
+ENDED: Final = frozenset({StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED})
+EXECUTION_ENDED: Final = frozenset(
+    {ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.PARTIAL, ExecutionStatus.CANCELLED}
+)
+
+STEP_MOVES: Final[dict[StepStatus, frozenset[StepStatus]]] = {
+    StepStatus.PENDING: frozenset(
+        {StepStatus.RUNNING, StepStatus.WAITING, StepStatus.SKIPPED, StepStatus.CANCELLED, StepStatus.FAILED, StepStatus.COMPLETED}
+    ),
+    StepStatus.RUNNING: frozenset(
+        {StepStatus.PENDING, StepStatus.WAITING, StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED}
+    ),
+    StepStatus.WAITING: frozenset(
+        {StepStatus.PENDING, StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED}
+    ),
+    StepStatus.COMPLETED: frozenset(),
+    StepStatus.FAILED: frozenset(),
+    StepStatus.SKIPPED: frozenset(),
+    StepStatus.CANCELLED: frozenset(),
+}
+
+EXECUTION_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
+    ExecutionStatus.PENDING: frozenset(ExecutionStatus) - {ExecutionStatus.PENDING},
+    ExecutionStatus.RUNNING: frozenset(ExecutionStatus) - {ExecutionStatus.PENDING, ExecutionStatus.RUNNING},
+    ExecutionStatus.WAITING: frozenset(ExecutionStatus) - {ExecutionStatus.PENDING, ExecutionStatus.WAITING},
+    ExecutionStatus.COMPLETED: frozenset(),
+    ExecutionStatus.FAILED: frozenset(),
+    ExecutionStatus.PARTIAL: frozenset(),
+    ExecutionStatus.CANCELLED: frozenset(),
+}

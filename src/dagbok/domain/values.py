@@ -1,0 +1,144 @@
+"""What a value is, for every layer: JSON that each database, client and model reads back as it was written.
+
+A value is null, a boolean, a string, a finite number, a list, or an object with string keys. Integers fit 64 bits
+(SQLite and PostgreSQL compute with those), floats are finite (RFC 8259 knows no NaN), strings hold no NUL (PostgreSQL
+stores none) and no lone surrogate (UTF-8 encodes none), and nothing nests deeper than `MAX_DEPTH`. Whatever else comes
+along is `not_json`, with a pointer to the place.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NewType
+
+import orjson
+
+from dagbok.errors import MalformedJson, NotJson, TooLarge
+
+Json = Any  # a recursive alias costs mypy more than it finds; `encode` is what keeps the promise
+
+#: The text of one value: compact UTF-8 JSON. What rows and the aggregate hold, so that a value is encoded once.
+JsonText = NewType("JsonText", str)
+
+MAX_DEPTH = 200
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
+
+# orjson would write these as something else than they are; with the options below it refuses them instead.
+_STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+# Signs that an encoded value *may* break a rule orjson does not know: NUL, NaN (written as null), an integer beyond
+# 63 bits. Only then is the value walked, so ordinary results pay for one scan in C.
+_SUSPICIOUS = re.compile(rb"\\u0000|null|\d{19}")
+
+
+def encode(value: Json, *, max_bytes: int | None = None) -> JsonText:
+    """Return `value` as compact JSON text.
+
+    Raises:
+        NotJson: The value is outside the rules above; `pointer` names the place.
+        TooLarge: The text has more than `max_bytes` bytes.
+    """
+    try:
+        data = orjson.dumps(value, option=_STRICT)
+    except (TypeError, ValueError, RecursionError) as exc:
+        check(value)
+        raise NotJson(f"The value cannot be written as JSON: {exc}", pointer="") from exc
+    if max_bytes is not None and len(data) > max_bytes:
+        raise TooLarge(f"The value has {len(data):,} bytes; at most {max_bytes:,} are kept.", limit=max_bytes, size=len(data))
+    if _SUSPICIOUS.search(data) or data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        check(value)
+    return JsonText(data.decode())
+
+
+def decode(text: JsonText | str | bytes) -> Json:
+    """Return the value of text that `encode` wrote."""
+    return orjson.loads(text)
+
+
+def parse(data: bytes | str) -> Json:
+    """Return the value of JSON text from outside, checked by the rules above.
+
+    Raises:
+        MalformedJson: Not JSON (or not UTF-8); fields `line` and `column`, both from 1, where known.
+        NotJson: JSON, but outside the rules; `pointer` names the place.
+    """
+    # The standard parser keeps 2**70, NaN and lone surrogates as they are, so that `check` can name their place; orjson
+    # would turn the first into a float.
+    try:
+        value = json.loads(data)
+    except json.JSONDecodeError as exc:
+        message = f"Malformed JSON at line {exc.lineno}, column {exc.colno}: {exc.msg}."
+        raise MalformedJson(message, line=exc.lineno, column=exc.colno) from exc
+    except UnicodeDecodeError as exc:
+        raise MalformedJson(f"The JSON is not UTF-8: byte {exc.start} cannot be read.") from exc
+    except RecursionError as exc:
+        raise NotJson(f"The JSON nests deeper than {MAX_DEPTH} levels.", pointer="") from exc
+    except ValueError as exc:  # an integer of more digits than Python converts
+        raise NotJson("The JSON holds an integer that does not fit 64 bits.", pointer="") from exc
+    check(value)
+    return value
+
+
+def check(value: object) -> None:
+    """Raise NotJson, with a pointer, if `value` is not a value as defined above."""
+    stack: list[tuple[object, tuple[Any, ...] | None, int]] = [(value, None, 0)]
+    while stack:
+        item, path, depth = stack.pop()
+        kind = type(item)
+        if kind is str:
+            reason = _string_fault(item)  # type: ignore[arg-type]  # `kind` says it is a str; mypy does not narrow by type()
+        elif item is None or kind is bool:
+            continue
+        elif kind is int:
+            reason = None if MIN_INTEGER <= item <= MAX_INTEGER else "an integer that does not fit 64 bits"  # type: ignore[operator]
+        elif kind is float:
+            reason = None if math.isfinite(item) else f"{item}, which JSON cannot write"  # type: ignore[arg-type]
+        elif depth >= MAX_DEPTH and kind in (list, tuple, dict):
+            reason = f"more than {MAX_DEPTH} levels of nesting"
+        elif kind is list or kind is tuple:
+            stack.extend((child, (path, index), depth + 1) for index, child in enumerate(item))  # type: ignore[arg-type]
+            continue
+        elif kind is dict:
+            reason = None
+            for key, child in item.items():  # type: ignore[attr-defined]
+                if type(key) is not str:
+                    reason = f"an object key of type {type(key).__name__}; keys are strings"
+                elif fault := _string_fault(key):
+                    reason = f"an object key with {fault}"
+                if reason:
+                    break
+                stack.append((child, (path, key), depth + 1))
+        else:
+            reason = f"a {kind.__name__}, which is no JSON type"
+        if reason:
+            pointer = _pointer(path)
+            raise NotJson(f"The value at {pointer or 'the top'} is {reason}." if kind is not str else
+                          f"The string at {pointer or 'the top'} has {reason}.", pointer=pointer)  # fmt: skip
+
+
+def pointer_to(*parts: str | int) -> str:
+    """Return the JSON pointer (RFC 6901) of a path, `""` for the whole document."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def as_text(value: Json) -> str:
+    """Return `value` as a person reads it: a string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else encode(value)
+
+
+def _string_fault(text: str) -> str | None:
+    if "\0" in text:
+        return "a NUL character"
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        return "a lone surrogate"
+    return None
+
+
+def _pointer(path: tuple[Any, ...] | None) -> str:
+    parts: list[str | int] = []
+    while path is not None:
+        path, part = path
+        # A key may itself be what is wrong; a pointer is read by people and logs, so it is always printable.
+        parts.append(part if isinstance(part, int) else str(part).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
+    return pointer_to(*reversed(parts))

@@ -1,0 +1,82 @@
+"""What the engine needs from outside. Behind each port stands a second real thing, or a test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from dagbok.domain.call import Call
+from dagbok.domain.records import Changes
+from dagbok.domain.states import Effect
+
+
+class Journal(Protocol):
+    """The one writer of the diary."""
+
+    def append(self, changes: Changes) -> asyncio.Future[None]:
+        """Write `changes` with the next group commit; the future is done once they are durable.
+
+        At most one append per execution may be under way. The future fails with
+        Fenced: another owner has the execution; nothing was written, cancel the local work.
+        StoreRejected: the database refuses these very rows; nothing was written.
+        OutcomeUnknown: the journal was closed before it could know.
+        A database that is away is no failure: the journal holds on and tries again.
+        """
+        ...
+
+
+class ToolSpec(Protocol):
+    """A tool as the engine sees it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def effect(self) -> Effect: ...
+    @property
+    def timeout_s(self) -> float:
+        """The longest an attempt may take, unless the sub-task says otherwise."""
+        ...
+
+    @property
+    def max_concurrency(self) -> int | None: ...
+    @property
+    def timer(self) -> bool:
+        """Whether it only waits (`params["seconds"]`): the engine then keeps a due time instead of a task."""
+        ...
+
+    def __call__(self, call: Call) -> Awaitable[object]:
+        """Run one attempt and return a value or a `Reply`.
+
+        Raises:
+            ToolError: With the code the tool chose.
+            NotJson, BadInput: The params do not fit.
+            Exception: Anything else the tool's body raised.
+        """
+        ...
+
+
+class Tools(Protocol):
+    """The tools by name."""
+
+    def get(self, name: str) -> ToolSpec | None:
+        """Return the tool called `name` (or known by that alias)."""
+        ...
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time, as an argument. Tests bring their own."""
+
+    def now_ms(self) -> int:
+        """Return UTC milliseconds since 1970; never less than it returned before."""
+        ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` on the loop after `delay_s`, unless the timer is cancelled before."""
+        ...
