@@ -1,24 +1,24 @@
 """Every exception of Dagbok, in one tree. Each has a stable `code`; the docstring is the default message.
 
-    DagbokError
-    +-- BadInput                 the caller sent something that cannot be used; nothing was changed
-    |   +-- MalformedJson        not JSON at all: line and column
-    |   +-- NotJson              JSON-like, but outside `domain/values.py`: pointer
-    |   +-- TooLarge             over a limit of the settings
-    |   +-- InvalidPlan          a plan with problems, all of them at once
-    |   +-- BadReference         a reference that cannot be read or resolved
-    +-- NotFound                 no such execution, sub-step or tool
-    +-- Conflict                 the state of the thing does not allow this now
-    +-- Misconfigured            a setting, a tool module or an environment that cannot work
-    |   +-- DatabaseInUse        another engine owns this database: pid, command, URL
-    |   +-- SchemaTooNew         a newer release wrote this database
-    +-- StoreError               writing or reading the diary; says which of three it is: happened, did not, unknown
-    |   +-- StoreUnavailable     nothing was written; the caller may try again
-    |   +-- StoreRejected        the database refused this execution's data; nothing of it was written
-    |   +-- Fenced               another owner has taken the execution; nothing was written
-    |   +-- OutcomeUnknown       the process stopped before it could learn whether the commit happened
-    +-- ToolError                what a tool raises to fail its attempt with a code of its choice
-    +-- Stalled                  nothing runs and nothing is decided: a fault of the engine itself
+DagbokError
++-- BadInput                 the caller sent something that cannot be used; nothing was changed
+|   +-- MalformedJson        not JSON at all: line and column
+|   +-- NotJson              JSON-like, but outside `domain/values.py`: pointer
+|   +-- TooLarge             over a limit of the settings
+|   +-- InvalidPlan          a plan with problems, all of them at once
+|   +-- BadReference         a reference that cannot be read or resolved
++-- NotFound                 no such execution, sub-step or tool
++-- Conflict                 the state of the thing does not allow this now
++-- Misconfigured            a setting, a tool module or an environment that cannot work
+|   +-- DatabaseInUse        another engine owns this database: pid, command, URL
+|   +-- SchemaTooNew         a newer release wrote this database
++-- StoreError               writing or reading the diary; says which of three it is: happened, did not, unknown
+|   +-- StoreUnavailable     nothing was written; the caller may try again
+|   +-- StoreRejected        the database refused this execution's data; nothing of it was written
+|   +-- Fenced               another owner has taken the execution; nothing was written
+|   +-- OutcomeUnknown       the process stopped before it could learn whether the commit happened
++-- ToolError                what a tool raises to fail its attempt with a code of its choice
++-- Stalled                  nothing runs and nothing is decided: a fault of the engine itself
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     tools: Annotated[tuple[str, ...], NoDecode] = ()  #: modules with tools, comma-separated in the environment
     model: str = "offline:extractive"  #: the model of `inference` and the synthesis
 
-    max_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 64  #: attempts under way at once, all executions together
+    max_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 64  #: attempts under way at once, in all
     tool_timeout_s: Annotated[float, Field(gt=0)] = 300.0  #: of an attempt, unless the tool or sub-task says otherwise
     inference_timeout_s: Annotated[float, Field(gt=0)] = 600.0  #: of a model call, likewise
 
@@ -60,5 +60,7 @@ def load(**flags: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as exc:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in exc.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in exc.errors()
+        )
         raise Misconfigured(f"The settings cannot be used: {faults}.") from exc

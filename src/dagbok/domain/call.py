@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from dagbok.domain.ids import ExecutionId, TaskId
 from dagbok.domain.plan import SubTask
@@ -32,10 +32,15 @@ class Call:
     params: dict[str, Any]  # references replaced
     request: str  # the plan's original_request
     sub_task: SubTask
-    results: Mapping[TaskId, Json]  # of its dependencies; of all that completed for the synthesis
+    load_results: Callable[[], Mapping[TaskId, Json]]  # see `results`
     report: Callable[[str, float | None], None]  # progress; safe to call from any thread
     synthesis_plan: str = ""
     missing: tuple[Missing, ...] = ()  # for the synthesis: what did not complete
+
+    @property
+    def results(self) -> Mapping[TaskId, Json]:
+        """The results of its dependencies; of all that completed for the synthesis. Decoded when asked for."""
+        return self.load_results()
 
     @property
     def idempotency_key(self) -> str:
@@ -43,11 +48,27 @@ class Call:
         return f"{self.execution_id}:{self.task_id}:{self.revision}"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A result with what it cost. Tools that know no cost return the bare value."""
+class Charge(NamedTuple):
+    """What an attempt cost."""
 
-    value: Json
-    usage: Mapping[str, Any] | None = field(default=None)  # numbers by name; they add up in the execution
+    usage: Mapping[str, Any] | None = None  # numbers by name; they add up in the execution
     cost_usd: float | None = None  # None: unknown, which is not 0
     model: str | None = None
+
+
+#: What an attempt costs that calls no model.
+NO_CHARGE = Charge()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A result with what it cost, see `Charge`. Tools that know no cost return the bare value."""
+
+    value: Json
+    usage: Mapping[str, Any] | None = None
+    cost_usd: float | None = None
+    model: str | None = None
+
+    @property
+    def charge(self) -> Charge:
+        return Charge(self.usage, self.cost_usd, self.model)

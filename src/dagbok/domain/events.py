@@ -34,7 +34,7 @@ class Event(NamedTuple):
     """One line of the diary. A tuple, because each step writes two of them."""
 
     seq: int  #: 1, 2, 3, ... per execution
-    type: EventType
+    type: str  #: a word of EventType
     task_id: TaskId | None  #: None: about the execution
     at_ms: int  #: UTC milliseconds since 1970
     data: JsonText | None  #: an object: sizes, usage, codes; never a whole result

@@ -47,19 +47,57 @@ def cycles(parents: Sequence[Sequence[int]]) -> list[list[int]]:
         for parent in above:
             children[parent].append(position)
     left = set(range(len(parents))).difference(_topological(parents, children))
-    # What is left has an unmet parent that is left too, so walking up from anywhere ends in a cycle.
     found: list[list[int]] = []
-    done: set[int] = set()
-    for start in sorted(left):
+    for start, component in _components(parents, left):
+        # Each member has a parent in its own component, so walking up from anywhere ends in a cycle.
         trail: dict[int, int] = {}
-        at: int | None = start
-        while at is not None and at not in done and at not in trail:
+        at = start
+        while at not in trail:
             trail[at] = len(trail)
-            at = next((parent for parent in parents[at] if parent in left), None)
-        if at is not None and at in trail:
-            found.append(list(trail)[trail[at] :][::-1])
-        done.update(trail)
+            at = next(parent for parent in parents[at] if parent in component)
+        found.append(list(trail)[trail[at] :][::-1])
     return found
+
+
+def _components(parents: Sequence[Sequence[int]], left: set[int]) -> list[tuple[int, set[int]]]:
+    """Return the strongly connected components of `left` that hold a cycle, each after its lowest member, in that order.
+
+    Tarjan, "Depth-first search and linear graph algorithms", 1972, without recursion.
+    """
+    number: dict[int, int] = {}
+    lowest: dict[int, int] = {}
+    trail: list[int] = []  # visited, and not yet in a component
+    placed: set[int] = set()
+    found: list[tuple[int, set[int]]] = []
+    for root in sorted(left):
+        if root in number:
+            continue
+        calls = [(root, iter(parents[root]))]
+        number[root] = lowest[root] = len(number)
+        trail.append(root)
+        while calls:
+            at, above = calls[-1]
+            for parent in above:
+                if parent not in left or parent in placed:
+                    continue
+                if parent not in number:
+                    number[parent] = lowest[parent] = len(number)
+                    trail.append(parent)
+                    calls.append((parent, iter(parents[parent])))
+                    break
+                lowest[at] = min(lowest[at], number[parent])
+            else:
+                calls.pop()
+                if calls:
+                    lowest[calls[-1][0]] = min(lowest[calls[-1][0]], lowest[at])
+                if lowest[at] == number[at]:
+                    component = {at}
+                    while (member := trail.pop()) != at:
+                        component.add(member)
+                    placed |= component
+                    if len(component) > 1 or at in parents[at]:
+                        found.append((min(component), component))
+    return sorted(found, key=lambda pair: pair[0])
 
 
 def _topological(parents: Sequence[Sequence[int]], children: Sequence[Sequence[int]]) -> list[int]:

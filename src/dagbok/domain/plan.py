@@ -46,7 +46,9 @@ def _text(value: object) -> object:
     return "" if value is None else value
 
 
-Id = Annotated[TaskId, BeforeValidator(_task_id), Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/<>{}]+$")]
+Id = Annotated[
+    TaskId, BeforeValidator(_task_id), Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/<>{}]+$")
+]
 Text = Annotated[str, BeforeValidator(_text)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dagbok.domain.events import Event
 from dagbok.domain.ids import DagId, Epoch, ExecutionId, TaskId
-from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
+from dagbok.domain.states import Effect
 from dagbok.domain.values import Json, JsonText
 
 
@@ -20,7 +20,7 @@ class StepRow(NamedTuple):
     """The columns of a sub-step that change. Sizes (`result_bytes`) and blobs are the store's."""
 
     task_id: TaskId
-    status: StepStatus
+    status: str  # a word of StepStatus; the plain string, because drivers bind those fastest
     reason: str | None
     attempt: int  # tries begun so far
     revision: int  # grows when params are overridden; part of the idempotency key
@@ -43,7 +43,7 @@ class StepRow(NamedTuple):
 class HeaderRow(NamedTuple):
     """The columns of an execution that change."""
 
-    status: ExecutionStatus
+    status: str  # a word of ExecutionStatus
     started_at: int | None
     completed_at: int | None
     duration_ms: int  # the sum of its active periods
@@ -127,7 +127,7 @@ class NewStep(NamedTuple):
     tool_or_prompt_params: JsonText
     expected_output: str
     dependencies: JsonText
-    effect: Effect
+    effect: str  # a word of Effect
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class StoredExecution:
     header: HeaderRow
     steps: Sequence[StepRow]  # in any order
     effects: Mapping[TaskId, Effect]
-    questions: Sequence[QuestionRow] = ()  # the open ones
+    questions: Sequence[QuestionRow] = ()  # open and closed
     interruptions: Mapping[TaskId, int] = field(default_factory=dict)  # attempts closed as interrupted, per task
 
 

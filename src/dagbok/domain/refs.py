@@ -18,18 +18,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import jmespath
-from jmespath.exceptions import JMESPathError
 
 from dagbok.domain.ids import TaskId
-from dagbok.domain.values import Json, as_text
-from dagbok.errors import BadReference, TooLarge
+from dagbok.domain.values import Json, as_text, encode
+from dagbok.errors import BadReference, NotJson, TooLarge
 
+# Possessive (`++`) and bounded, because params are text from outside: each character is looked at a bounded number of
+# times, whatever a hostile megabyte repeats.
 _REFERENCE = re.compile(
-    r"<\s*results?\s+(?:from|of)\s+(?:sub-?)?tasks?\s*:?\s+(?P<ids>[^<>{}]+?)\s*>"
-    r"|\{\{\s*tasks(?:\.(?P<word>[\w-]+)|\[\s*(?P<quote>['\"])(?P<quoted>.+?)(?P=quote)\s*\])\.result(?P<path>.*?)\s*\}\}",
-    re.IGNORECASE | re.DOTALL,
+    r"<\s*+results?\s++(?:from|of)\s++(?:sub-?)?tasks?(?:\s*+:\s*+|\s++)(?P<ids>[^<>{}]++)>"
+    r"|\{\{\s*+tasks(?:\.(?P<word>[\w-]++)|\[\s*+(?P<quote>['\"])(?P<quoted>[^<>{}]{1,200}?)(?P=quote)\s{0,9}+\])"
+    r"\.result(?P<more>[\w-]*+)",
+    re.IGNORECASE,
 )
-_SEPARATOR = re.compile(r"\s*(?:,\s*and\b|,|;|&|\band\b)\s*", re.IGNORECASE)
+_SEPARATOR = re.compile(r",\s*+and\b|[,;&]|\band\b", re.IGNORECASE)
+# What decides where a path ends: strings and literals are skipped, braces counted. None spans the start of another
+# reference, which keeps a string of unclosed ones linear.
+_IN_PATH = re.compile(
+    "|".join(rf"{q}(?:[^{q}\\{{]|\\[^{{]|\{{(?!\{{))*+{q}" for q in "'\"`") + r"|\{\{|\}\}|[{}]", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +69,51 @@ def find(text: str) -> list[Reference]:
     if "<" not in text and "{{" not in text:
         return []
     found: list[Reference] = []
-    for match in _REFERENCE.finditer(text):
+    at = 0
+    while match := _REFERENCE.search(text, at):
+        at = match.end()
+        path = ""
         if match["ids"] is not None:
-            ids = tuple(TaskId(part.strip("'\"# ")) for part in _SEPARATOR.split(match["ids"]) if part.strip("'\"# "))
-            path = ""
+            names = (part.strip().strip("'\"# ") for part in _SEPARATOR.split(match["ids"]))
+            ids = tuple(TaskId(name) for name in names if name)
+        elif (closing := _closing(text, at)) is None:
+            continue
         else:
             ids = (TaskId(match["word"] or match["quoted"]),)
-            path = match["path"].strip().removeprefix(".")
-            path = f"@{path}" if path.startswith(("|", "[")) else path
-            _compile(path)
+            path, at = _path(text[at:closing], match["more"]), closing + 2
         if ids:
-            found.append(Reference(ids, path, len(ids) > 1, match.start(), match.end()))
+            found.append(Reference(ids, path, len(ids) > 1, match.start(), at))
     return found
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Return where the `}}` of a reference stands whose path begins at `start`."""
+    depth, at = 0, start
+    end = len(text)
+    while match := _IN_PATH.search(text, at):
+        token, at = match[0], match.end()
+        if token == "{{":
+            end = match.start()
+            break
+        if token == "{":
+            depth += 1
+        elif token[0] == "}" and depth:
+            depth, at = depth - 1, match.start() + 1
+        elif token == "}}":
+            return match.start()
+    closing = text.find("}}", start, end)  # quotes or braces that do not match: no path, as the parser will say
+    return None if closing < 0 else closing
+
+
+def _path(text: str, more: str) -> str:
+    if more:
+        raise BadReference(
+            f"'.result{more}' is no part of a task; a reference reads {{{{ tasks.ID.result }}}}.", path=more
+        )
+    path = text.strip().removeprefix(".")
+    path = f"@{path}" if path.startswith(("|", "[")) else path
+    _compile(path)
+    return path
 
 
 def walk(params: Json) -> Iterable[tuple[tuple[str | int, ...], str]]:
@@ -89,23 +129,32 @@ def walk(params: Json) -> Iterable[tuple[tuple[str | int, ...], str]]:
             stack.extend(((*path, index), child) for index, child in enumerate(item))
 
 
+def named(params: Json) -> list[TaskId]:
+    """Return the tasks that `params` refers to, each once, in order of appearance per string.
+
+    Raises:
+        BadReference: A path is no JMESPath.
+    """
+    return list(dict.fromkeys(task for _, text in walk(params) for ref in find(text) for task in ref.tasks))
+
+
 def resolve(params: Json, results: Mapping[TaskId, Json], *, max_bytes: int) -> Json:
     """Return `params` with every reference replaced.
 
     Args:
         params: The params of a sub-task.
         results: The results it may name; None for a task skipped by choice.
-        max_bytes: The bound on text that references insert; ten references to one large result are ten copies of it.
+        max_bytes: The bound on what references insert; ten references to one large result are ten copies of it.
 
     Raises:
-        BadReference: A path cannot be applied to the result.
-        TooLarge: The references insert more than `max_bytes` characters.
+        BadReference: A path cannot be applied to the result, or what it gives is no JSON.
+        TooLarge: The references insert more than about `max_bytes` of JSON.
     """
-    budget = [max_bytes]
+    budget = _Budget(max_bytes)
 
     def replace(item: Json) -> Json:
         if isinstance(item, str):
-            return _fill(item, results, budget, max_bytes)
+            return _fill(item, results, budget)
         if isinstance(item, dict):
             return {key: replace(child) for key, child in item.items()}
         if isinstance(item, list):
@@ -115,34 +164,88 @@ def resolve(params: Json, results: Mapping[TaskId, Json], *, max_bytes: int) -> 
     return replace(params)
 
 
-def _fill(text: str, results: Mapping[TaskId, Json], budget: list[int], max_bytes: int) -> Json:
+class _Budget:
+    """How much references may still insert, counted before it is copied."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._left = max_bytes
+        self._sizes: dict[int, int] = {}  # of whole results, by identity: they live in `results` as long as this
+
+    def spend(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            message = f"The references of the params insert more than {self.max_bytes:,} bytes."
+            raise TooLarge(message, limit=self.max_bytes)
+
+    def spend_result(self, value: Json) -> None:
+        size = self._sizes.get(id(value))
+        if size is None:
+            size = self._sizes[id(value)] = len(value) if isinstance(value, str) else len(encode(value))
+        self.spend(size)
+
+    def spend_path(self, value: Json) -> None:
+        """Spend what a path gave. It may hold one thing many times over (`[@, @] | [@, @] | ...`), so stop in time."""
+        stack = [value]
+        while stack:
+            item = stack.pop()
+            if isinstance(item, dict):
+                self.spend(2 + sum(len(key) + 4 for key in item))
+                stack.extend(item.values())
+            elif isinstance(item, list):
+                self.spend(2 + len(item))
+                stack.extend(item)
+            else:
+                self.spend(len(item) + 2 if isinstance(item, str) else 1)
+
+
+def _fill(text: str, results: Mapping[TaskId, Json], budget: _Budget) -> Json:
     references = find(text)
     if not references:
         return text
     if len(references) == 1 and text[: references[0].start].strip() == "" == text[references[0].end :].strip():
-        return references[0].value(results)
+        return _value(references[0], results, budget)
     pieces: list[str] = []
     at = 0
     for reference in references:
-        value = reference.value(results)
+        value = _value(reference, results, budget)
         inserted = "\n\n".join(map(as_text, value)) if reference.several and not reference.path else as_text(value)
-        budget[0] -= len(inserted)
-        if budget[0] < 0:
-            raise TooLarge(f"The references of the params insert more than {max_bytes:,} characters.", limit=max_bytes)
         pieces += (text[at : reference.start], inserted)
         at = reference.end
     return "".join((*pieces, text[at:]))
 
 
+def _value(reference: Reference, results: Mapping[TaskId, Json], budget: _Budget) -> Json:
+    if not reference.path:
+        for task in reference.tasks:
+            budget.spend_result(results[task])
+        return reference.value(results)
+    value = reference.value(results)
+    budget.spend_path(value)
+    try:
+        encode(value)
+    except NotJson as exc:
+        message = f"The path {reference.path!r} gives what is not JSON. {exc.message}"
+        raise BadReference(message, path=reference.path) from exc
+    return value
+
+
 def _compile(path: str) -> Any:
     try:
         return jmespath.compile(path) if path else None
-    except (JMESPathError, RecursionError) as exc:
-        raise BadReference(f"{path!r} is no JMESPath expression: {exc}", path=path) from exc
+    except (ValueError, RecursionError) as exc:  # JMESPathError is a ValueError; int() raises plain ones
+        raise BadReference(f"{_shorten(path)} is no JMESPath expression: {_shorten(str(exc))}", path=path) from exc
 
 
 def _search(path: str, value: Json) -> Json:
     try:
         return _compile(path).search(value)
-    except (JMESPathError, TypeError, ValueError, RecursionError) as exc:
-        raise BadReference(f"The path {path!r} cannot be applied to the result: {exc}", path=path) from exc
+    except BadReference:
+        raise
+    except Exception as exc:  # functions on odd values raise what Python raises: OverflowError, TypeError, ...
+        message = f"The path {_shorten(path)} cannot be applied to the result: {_shorten(str(exc))}"
+        raise BadReference(message, path=path) from exc
+
+
+def _shorten(text: str, limit: int = 300) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     DEPENDENCY_FAILED = "dependency_failed"
     CHOSEN = "chosen"  #: `on_failure: skip`
     CANCELLED = "cancelled"  #: on request
+    STORE_REJECTED = "store_rejected"  #: the database refuses its rows
     HUMAN = "human"  #: waits for an answer
     OUTCOME_UNKNOWN = "outcome_unknown"  #: an attempt of a `once` tool was cut off; did it happen?
 
@@ -58,10 +59,24 @@ EXECUTION_ENDED: Final = frozenset(
 
 STEP_MOVES: Final[dict[StepStatus, frozenset[StepStatus]]] = {
     StepStatus.PENDING: frozenset(
-        {StepStatus.RUNNING, StepStatus.WAITING, StepStatus.SKIPPED, StepStatus.CANCELLED, StepStatus.FAILED, StepStatus.COMPLETED}
+        {
+            StepStatus.RUNNING,
+            StepStatus.WAITING,
+            StepStatus.SKIPPED,
+            StepStatus.CANCELLED,
+            StepStatus.FAILED,
+            StepStatus.COMPLETED,
+        }
     ),
     StepStatus.RUNNING: frozenset(
-        {StepStatus.PENDING, StepStatus.WAITING, StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED}
+        {
+            StepStatus.PENDING,
+            StepStatus.WAITING,
+            StepStatus.COMPLETED,
+            StepStatus.FAILED,
+            StepStatus.SKIPPED,
+            StepStatus.CANCELLED,
+        }
     ),
     StepStatus.WAITING: frozenset(
         {StepStatus.PENDING, StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED}

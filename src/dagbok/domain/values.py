@@ -3,14 +3,18 @@
 A value is null, a boolean, a string, a finite number, a list, or an object with string keys. Integers fit 64 bits
 (SQLite and PostgreSQL compute with those), floats are finite (RFC 8259 knows no NaN), strings hold no NUL (PostgreSQL
 stores none) and no lone surrogate (UTF-8 encodes none), and nothing nests deeper than `MAX_DEPTH`. Whatever else comes
-along is `not_json`, with a pointer to the place.
+along is `not_json`, with a pointer to the place. From Python code, tuples count as lists, members of an `Enum` as their
+value and a `UUID` as its text; other subclasses of those types do not, because their reader would not get them back.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 import re
+import uuid
+from collections.abc import Iterator
 from typing import Any, NewType
 
 import orjson
@@ -45,10 +49,17 @@ def encode(value: Json, *, max_bytes: int | None = None) -> JsonText:
         check(value)
         raise NotJson(f"The value cannot be written as JSON: {exc}", pointer="") from exc
     if max_bytes is not None and len(data) > max_bytes:
-        raise TooLarge(f"The value has {len(data):,} bytes; at most {max_bytes:,} are kept.", limit=max_bytes, size=len(data))
+        raise TooLarge(
+            f"The value has {len(data):,} bytes; at most {max_bytes:,} are kept.", limit=max_bytes, size=len(data)
+        )
     if _SUSPICIOUS.search(data) or data.count(b"[") + data.count(b"{") > MAX_DEPTH:
         check(value)
     return JsonText(data.decode())
+
+
+def canonical(value: Json) -> bytes:
+    """Return the JSON of `value` with sorted keys: equal values, equal bytes."""
+    return orjson.dumps(value, option=_STRICT | orjson.OPT_SORT_KEYS)
 
 
 def decode(text: JsonText | str | bytes) -> Json:
@@ -63,10 +74,21 @@ def parse(data: bytes | str) -> Json:
         MalformedJson: Not JSON (or not UTF-8); fields `line` and `column`, both from 1, where known.
         NotJson: JSON, but outside the rules; `pointer` names the place.
     """
-    # The standard parser keeps 2**70, NaN and lone surrogates as they are, so that `check` can name their place; orjson
-    # would turn the first into a float.
+    value = read(data)
+    check(value)
+    return value
+
+
+def read(data: bytes | str) -> Json:
+    """Return the value of JSON text from outside as the standard parser sees it; `faults` then names each odd place.
+
+    The standard parser keeps 2**70, NaN and lone surrogates as they are; orjson would turn the first into a float.
+
+    Raises:
+        MalformedJson, NotJson: As `parse`; NotJson only for what no parser can hold (endless nesting or digits).
+    """
     try:
-        value = json.loads(data)
+        return json.loads(data)
     except json.JSONDecodeError as exc:
         message = f"Malformed JSON at line {exc.lineno}, column {exc.colno}: {exc.msg}."
         raise MalformedJson(message, line=exc.lineno, column=exc.colno) from exc
@@ -76,45 +98,47 @@ def parse(data: bytes | str) -> Json:
         raise NotJson(f"The JSON nests deeper than {MAX_DEPTH} levels.", pointer="") from exc
     except ValueError as exc:  # an integer of more digits than Python converts
         raise NotJson("The JSON holds an integer that does not fit 64 bits.", pointer="") from exc
-    check(value)
-    return value
 
 
 def check(value: object) -> None:
     """Raise NotJson, with a pointer, if `value` is not a value as defined above."""
-    stack: list[tuple[object, tuple[Any, ...] | None, int]] = [(value, None, 0)]
+    for fault in faults(value):
+        raise fault
+
+
+def faults(value: object) -> Iterator[NotJson]:
+    """Yield each place where `value` breaks the rules above, in no particular order."""
+    stack: list[tuple[Any, _Path, int]] = [(value, None, 0)]
     while stack:
         item, path, depth = stack.pop()
-        kind = type(item)
+        kind = type(item)  # exactly: a subclass may mean something else, and orjson refuses it
         if kind is str:
-            reason = _string_fault(item)  # type: ignore[arg-type]  # `kind` says it is a str; mypy does not narrow by type()
-        elif item is None or kind is bool:
+            if reason := _string_fault(item):
+                yield _fault("string", path, f"has {reason}")
+        elif kind is bool or item is None or kind is uuid.UUID:
             continue
         elif kind is int:
-            reason = None if MIN_INTEGER <= item <= MAX_INTEGER else "an integer that does not fit 64 bits"  # type: ignore[operator]
+            if not MIN_INTEGER <= item <= MAX_INTEGER:
+                yield _fault("value", path, "is an integer that does not fit 64 bits")
         elif kind is float:
-            reason = None if math.isfinite(item) else f"{item}, which JSON cannot write"  # type: ignore[arg-type]
-        elif depth >= MAX_DEPTH and kind in (list, tuple, dict):
-            reason = f"more than {MAX_DEPTH} levels of nesting"
-        elif kind is list or kind is tuple:
-            stack.extend((child, (path, index), depth + 1) for index, child in enumerate(item))  # type: ignore[arg-type]
-            continue
+            if not math.isfinite(item):
+                yield _fault("value", path, f"is {item}, which JSON cannot write")
+        elif isinstance(item, enum.Enum):
+            stack.append((item.value, path, depth))
+        elif kind not in (list, tuple, dict):
+            yield _fault("value", path, f"has the type {kind.__name__}, which is no JSON type")
+        elif depth >= MAX_DEPTH:
+            yield _fault("value", path, f"nests deeper than {MAX_DEPTH} levels")
         elif kind is dict:
-            reason = None
-            for key, child in item.items():  # type: ignore[attr-defined]
+            for key, child in item.items():
                 if type(key) is not str:
-                    reason = f"an object key of type {type(key).__name__}; keys are strings"
-                elif fault := _string_fault(key):
-                    reason = f"an object key with {fault}"
-                if reason:
-                    break
-                stack.append((child, (path, key), depth + 1))
+                    yield _fault("object", path, f"has a key of type {type(key).__name__}; keys are strings")
+                elif reason := _string_fault(key):
+                    yield _fault("object", path, f"has a key with {reason}")
+                else:
+                    stack.append((child, (path, key), depth + 1))
         else:
-            reason = f"a {kind.__name__}, which is no JSON type"
-        if reason:
-            pointer = _pointer(path)
-            raise NotJson(f"The value at {pointer or 'the top'} is {reason}." if kind is not str else
-                          f"The string at {pointer or 'the top'} has {reason}.", pointer=pointer)  # fmt: skip
+            stack.extend((child, (path, index), depth + 1) for index, child in enumerate(item))
 
 
 def pointer_to(*parts: str | int) -> str:
@@ -127,6 +151,15 @@ def as_text(value: Json) -> str:
     return value if isinstance(value, str) else encode(value)
 
 
+def clean(text: str, limit: int) -> str:
+    """Return text from outside (an error message, say) as every database stores it, cut to `limit` characters."""
+    if len(text) > limit:
+        text = f"{text[: limit - 1]}…"
+    if _string_fault(text):
+        text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    return text
+
+
 def _string_fault(text: str) -> str | None:
     if "\0" in text:
         return "a NUL character"
@@ -135,10 +168,14 @@ def _string_fault(text: str) -> str | None:
     return None
 
 
-def _pointer(path: tuple[Any, ...] | None) -> str:
+#: A path as linked pairs (parent, part), so that walking down copies nothing.
+_Path = tuple[Any, "str | int"] | None
+
+
+def _fault(what: str, path: _Path, reason: str) -> NotJson:
     parts: list[str | int] = []
     while path is not None:
         path, part = path
-        # A key may itself be what is wrong; a pointer is read by people and logs, so it is always printable.
-        parts.append(part if isinstance(part, int) else str(part).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
-    return pointer_to(*reversed(parts))
+        parts.append(part)
+    pointer = pointer_to(*reversed(parts))
+    return NotJson(f"The {what} at {pointer or 'the top'} {reason}.", pointer=pointer)

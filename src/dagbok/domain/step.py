@@ -1,0 +1,65 @@
+"""One sub-step of an execution, as the aggregate holds it in memory."""
+
+from __future__ import annotations
+
+from dagbok.domain import refs
+from dagbok.domain.plan import SubTask
+from dagbok.domain.records import QuestionRow, StepRow
+from dagbok.domain.states import ENDED, Effect, StepStatus
+from dagbok.domain.values import JsonText
+
+
+class Step:
+    """The state of one sub-step. Only `Execution` changes it."""
+
+    __slots__ = (
+        "attempt", "completed_at", "cost_usd", "dirty", "duration_ms", "effect", "error", "error_code", "error_detail",
+        "has_references", "input", "interruptions", "model", "next_attempt_at", "progress", "question", "questions_asked",
+        "reason", "result", "revision", "started_at", "status", "task", "unmet", "usage",
+    )  # fmt: skip
+
+    def __init__(self, task: SubTask, effect: Effect, unmet: int) -> None:
+        self.task = task
+        self.effect = effect
+        self.unmet = unmet  # dependencies that are not committed as done; it is ready at 0
+        self.has_references = bool(refs.named(task.tool_or_prompt.params))
+        self.dirty = False  # changed since the last commit was taken
+        self.status = StepStatus.PENDING
+        self.reason: str | None = None
+        self.attempt = 0
+        self.revision = 0
+        self.input: JsonText | None = None
+        self.result: JsonText | None = None
+        self.error: str | None = None
+        self.error_code: str | None = None
+        self.error_detail: str | None = None
+        self.progress: JsonText | None = None
+        self.started_at: int | None = None
+        self.completed_at: int | None = None
+        self.duration_ms: int | None = None
+        self.next_attempt_at: int | None = None
+        self.usage: JsonText | None = None
+        self.cost_usd: float | None = None
+        self.model: str | None = None
+        self.question: QuestionRow | None = None  # the open one
+        self.questions_asked = 0
+        self.interruptions = 0  # attempts that a crash cut off
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+    def row(self, updated_at: int) -> StepRow:
+        """Return the columns as they are now."""
+        return StepRow(
+            self.task.id, self.status._value_, self.reason, self.attempt, self.revision, self.input, self.result,
+            self.error, self.error_code, self.error_detail, self.progress, self.started_at, self.completed_at,
+            self.duration_ms, self.next_attempt_at, self.usage, self.cost_usd, self.model, updated_at,
+        )  # fmt: skip
+
+    def load(self, row: StepRow) -> None:
+        """Take the columns of a stored row."""
+        self.status = StepStatus(row.status)
+        for name in StepRow._fields:
+            if name not in ("task_id", "status", "updated_at"):
+                setattr(self, name, getattr(row, name))

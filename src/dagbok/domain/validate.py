@@ -1,0 +1,290 @@
+"""Is this a plan that can run? `check` finds every problem at once: JSON pointer, stable code, sentence.
+
+Codes: missing_field, bad_value, not_json, empty_plan, too_many_tasks, too_large, duplicate_id, reserved_id,
+self_dependency, unknown_dependency, unknown_reference, bad_reference, cycle, unknown_tool, invalid_params, unsupported.
+
+Linear in the size of the plan: 10,000 sub-tasks take well under a second.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError as SchemaViolation
+from pydantic import ValidationError
+from referencing import Registry
+
+from dagbok.domain import graph, refs, values
+from dagbok.domain.ids import SYNTHESIS, TaskId
+from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask
+from dagbok.domain.values import Json, pointer_to
+from dagbok.errors import BadReference, InvalidPlan, TooLarge
+
+#: The params of a question to a person, checked like those of a tool.
+HUMAN_PARAMS: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "prompt": {"type": "string", "minLength": 1},
+        "schema": {"type": "object"},
+        "assignee": {"type": "string"},
+    },
+    "required": ["prompt"],
+}
+
+# Faults of an object as a whole: true whatever its references turn into.
+_WHOLE = frozenset(
+    {"required", "additionalProperties", "unevaluatedProperties", "minProperties", "maxProperties", "dependentRequired"}
+    | {"minItems", "maxItems"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a plan."""
+
+    pointer: str  # RFC 6901, "" for the whole plan
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a plan may be; the settings decide."""
+
+    sub_tasks: int = 10_000
+    plan_bytes: int = 8 * 2**20
+
+
+def check(plan: Json | Plan, tools: Mapping[str, Mapping[str, Any]], limits: Limits | None = None) -> list[Problem]:
+    """Return every problem of `plan`; empty for one that can run.
+
+    Args:
+        plan: The JSON document, or a `Plan`.
+        tools: JSON Schema of the params by tool name, aliases included.
+        limits: The bounds; the design's where not given.
+    """
+    return _Check(tools, limits or Limits()).run(plan.document() if isinstance(plan, Plan) else plan)
+
+
+def read(document: Json | Plan, tools: Mapping[str, Mapping[str, Any]], limits: Limits | None = None) -> Plan:
+    """Return the plan of a document.
+
+    Raises:
+        InvalidPlan: With every problem.
+        TooLarge: Over the limit of bytes or sub-tasks.
+    """
+    checker = _Check(tools, limits or Limits())
+    problems = checker.run(document.document() if isinstance(document, Plan) else document)
+    if problems or checker.plan is None:
+        size = next((p for p in problems if p.code in ("too_large", "too_many_tasks")), None)
+        if size:
+            raise TooLarge(size.message, problems=tuple(problems))
+        count = f"{len(problems)} problems" if len(problems) != 1 else "1 problem"
+        raise InvalidPlan(f"The plan has {count}: {problems[0].message}", problems=problems)
+    return checker.plan
+
+
+class _Check:
+    def __init__(self, tools: Mapping[str, Mapping[str, Any]], limits: Limits) -> None:
+        self.tools = tools
+        self.limits = limits
+        self.plan: Plan | None = None
+        self.problems: list[Problem] = []
+        self._validators: dict[str, Any] = {}
+
+    def run(self, document: Json) -> list[Problem]:
+        if not self._is_sound(document):
+            return self.problems
+        tasks = self._parse(document)
+        if self.plan is not None and not self.plan.sub_tasks and not self.plan.clarification_needed:
+            self._add("empty_plan", "The plan has no sub-tasks.", "sub_tasks")
+        positions = self._positions(document, tasks)
+        parents: list[list[int]] = (
+            [[] for _ in document["sub_tasks"]] if isinstance(document.get("sub_tasks"), list) else []
+        )
+        for position, task in tasks:
+            referenced = self._references(position, task)
+            parents[position] = self._links(position, task, referenced, positions)
+            self._params(position, task)
+        self._cycles(parents, dict(tasks))
+        return self.problems
+
+    def _add(self, code: str, message: str, *path: str | int) -> None:
+        self.problems.append(Problem(pointer_to(*path), code, message))
+
+    def _is_sound(self, document: Json) -> bool:
+        """Whether the document is JSON within the limits, so that everything after may read it freely."""
+        if not isinstance(document, dict):
+            self._add("bad_value", f"A plan is a JSON object, not {_kind(document)}.")
+            return False
+        self.problems += (Problem(fault.pointer, fault.code, fault.message) for fault in values.faults(document))
+        if self.problems:
+            return False
+        try:
+            values.encode(document, max_bytes=self.limits.plan_bytes)
+        except TooLarge as exc:
+            self._add("too_large", f"The plan has {exc.size:,} bytes of JSON; at most {exc.limit:,} are accepted.")
+        tasks = document.get("sub_tasks")
+        if isinstance(tasks, list) and len(tasks) > self.limits.sub_tasks:
+            message = f"The plan has {len(tasks):,} sub-tasks; at most {self.limits.sub_tasks:,} are accepted."
+            self._add("too_many_tasks", message, "sub_tasks")
+        return not self.problems
+
+    def _parse(self, document: dict[str, Any]) -> list[tuple[int, SubTask]]:
+        """Return each sub-task that can be read, with its position; problems for the rest."""
+        try:
+            self.plan = Plan.model_validate(document)
+            return list(enumerate(self.plan.sub_tasks))
+        except ValidationError as exc:
+            for error in exc.errors(include_url=False, include_input=False):
+                code = "missing_field" if error["type"] == "missing" else "bad_value"
+                self._add(code, _sentence(error["loc"], error["msg"], code), *error["loc"])
+        readable: list[tuple[int, SubTask]] = []
+        tasks = document.get("sub_tasks")
+        for position, task in enumerate(tasks if isinstance(tasks, list) else ()):
+            try:
+                readable.append((position, SubTask.model_validate(task)))
+            except ValidationError:
+                continue  # named above, as part of the whole plan
+        return readable
+
+    def _positions(self, document: dict[str, Any], tasks: Sequence[tuple[int, SubTask]]) -> dict[TaskId, int]:
+        positions: dict[TaskId, int] = {}
+        for position, task in tasks:
+            if task.id == SYNTHESIS:
+                self._add("reserved_id", f"The id {SYNTHESIS} belongs to the synthesis.", "sub_tasks", position, "id")
+            first = positions.setdefault(task.id, position)
+            if first != position:
+                message = f'The id {task.id!r} is taken by sub-task {first} already (1 and "1" are the same id).'
+                self._add("duplicate_id", message, "sub_tasks", position, "id")
+        if self.plan is None:
+            # A sub-task with another fault still exists: depending on it is no second problem.
+            for position, raw in enumerate(
+                document["sub_tasks"] if isinstance(document.get("sub_tasks"), list) else ()
+            ):
+                if isinstance(raw, dict) and isinstance(raw.get("id"), str | int):
+                    positions.setdefault(TaskId(str(raw["id"]).strip()), position)
+        return positions
+
+    def _references(self, position: int, task: SubTask) -> dict[TaskId, str]:
+        """Return the tasks that the params name, each with the pointer of its first mention."""
+        found: dict[TaskId, str] = {}
+        for path, text in refs.walk(task.tool_or_prompt.params):
+            if "<" not in text and "{{" not in text:
+                continue
+            where = pointer_to("sub_tasks", position, "tool_or_prompt", "params", *path)
+            try:
+                for reference in refs.find(text):
+                    for name in reference.tasks:
+                        found.setdefault(name, where)
+            except BadReference as exc:
+                self.problems.append(Problem(where, exc.code, f"Sub-task {task.id!r}: {exc.message}"))
+        return found
+
+    def _links(
+        self, position: int, task: SubTask, referenced: Mapping[TaskId, str], positions: Mapping[TaskId, int]
+    ) -> list[int]:
+        parents: dict[int, None] = {}
+        for index, name in enumerate(task.dependencies):
+            where = pointer_to("sub_tasks", position, "dependencies", index)
+            self._link(task, name, where, "unknown_dependency", "depends on", positions, parents)
+        for name, where in referenced.items():
+            self._link(task, name, where, "unknown_reference", "refers to the result of", positions, parents)
+        return list(parents)
+
+    def _link(
+        self,
+        task: SubTask,
+        name: TaskId,
+        where: str,
+        code: str,
+        verb: str,
+        positions: Mapping[TaskId, int],
+        parents: dict[int, None],
+    ) -> None:
+        if name == task.id:
+            self.problems.append(Problem(where, "self_dependency", f"Sub-task {task.id!r} {verb} itself."))
+        elif (parent := positions.get(name)) is None:
+            near = _suggestion(name, positions)
+            self.problems.append(
+                Problem(where, code, f"Sub-task {task.id!r} {verb} {name!r}, which is not in the plan.{near}")
+            )
+        else:
+            parents[parent] = None
+
+    def _params(self, position: int, task: SubTask) -> None:
+        if task.requires_approval:
+            # Running it without asking would be the one wrong answer.
+            message = f"Sub-task {task.id!r} requires an approval, which this release cannot ask for yet."
+            self._add("unsupported", message, "sub_tasks", position, "requires_approval")
+        if task.tool not in self.tools and task.action_type != HUMAN:
+            if task.action_type == INFERENCE and INFERENCE not in self.tools:
+                return  # a checker without a model (a stand-alone `check`) has nothing to say about prompts
+            near = _suggestion(task.tool, self.tools)
+            message = f"Sub-task {task.id!r} calls the tool {task.tool!r}, which is not known.{near}"
+            self._add("unknown_tool", message, "sub_tasks", position, "tool_or_prompt", "name")
+            return
+        for violation in self._violations(task):
+            path = violation.absolute_path
+            message = f"Sub-task {task.id!r}, tool {task.tool!r}: {_shorten(violation.message)}"
+            self._add("invalid_params", message, "sub_tasks", position, "tool_or_prompt", "params", *path)
+
+    def _violations(self, task: SubTask) -> Iterator[SchemaViolation]:
+        """Yield what breaks the tool's schema, leaving out what a reference may still put right."""
+        validator = self._validators.get(task.tool)
+        if validator is None:
+            schema = HUMAN_PARAMS if task.action_type == HUMAN else self.tools[task.tool]
+            # An empty registry: a `$ref` to a URL must not make a check of data open a connection.
+            validator = self._validators[task.tool] = Draft202012Validator(schema, registry=Registry())
+        params = task.tool_or_prompt.params
+        open_paths: list[tuple[str | int, ...]] | None = None
+        for violation in validator.iter_errors(params):
+            if open_paths is None:
+                open_paths = [
+                    path for path, text in refs.walk(params) if ("<" in text or "{{" in text) and _refers(text)
+                ]
+            at = tuple(violation.absolute_path)
+            if violation.validator in _WHOLE or not any(path[: len(at)] == at for path in open_paths):
+                yield violation
+
+    def _cycles(self, parents: Sequence[Sequence[int]], tasks: Mapping[int, SubTask]) -> None:
+        for members in graph.cycles(parents):
+            names = [repr(str(tasks[member].id)) for member in members]
+            shown = names if len(names) <= 20 else [*names[:19], f"... ({len(names) - 20:,} more)", names[-1]]
+            message = f"The sub-tasks wait for each other in a cycle: {' -> '.join([*shown, names[0]])}."
+            self._add("cycle", message, "sub_tasks", members[0], "dependencies")
+
+
+def _refers(text: str) -> bool:
+    try:
+        return bool(refs.find(text))
+    except BadReference:
+        return True  # reported as such
+
+
+def _sentence(location: tuple[str | int, ...], message: str, code: str) -> str:
+    place = pointer_to(*location) or "the plan"
+    if code == "missing_field":
+        return f"{place} is required."
+    return f"{place}: {message}."
+
+
+def _suggestion(name: str, known: Mapping[Any, Any]) -> str:
+    # Comparing with thousands of ids for each of thousands of mistakes would be quadratic.
+    if len(known) > 500:
+        return ""
+    near = difflib.get_close_matches(str(name), [str(key) for key in known], n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _shorten(text: str, limit: int = 300) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+    return names.get(type(value), f"a {type(value).__name__}")
