@@ -67,7 +67,9 @@ class Tools(Protocol):
 class Timer(Protocol):
     """A call that is due later."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Forget the call."""
+        ...
 
 
 class Clock(Protocol):

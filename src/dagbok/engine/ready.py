@@ -1,0 +1,52 @@
+"""Steps that may start, in the order they should: executions take turns, and within one the longest path goes first."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from heapq import heappop, heappush
+from typing import Generic, TypeVar
+
+Owner = TypeVar("Owner", bound=Hashable)
+
+
+class ReadyQueue(Generic[Owner]):
+    """A fair priority queue: O(log n) per step, and no execution starves behind a large one."""
+
+    def __init__(self) -> None:
+        self._heaps: dict[Owner, list[tuple[int, int]]] = {}
+        self._turns: deque[Owner] = deque()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def push(self, owner: Owner, position: int, remaining: int) -> None:
+        """Add a step; `remaining` is the number of steps on its longest path to an end."""
+        heap = self._heaps.get(owner)
+        if heap is None:
+            heap = self._heaps[owner] = []
+            self._turns.append(owner)
+        heappush(heap, (-remaining, position))
+        self._size += 1
+
+    def pop(self) -> tuple[Owner, int]:
+        """Remove and return the step that should start next. Raises IndexError when empty."""
+        owner = self._turns.popleft()
+        heap = self._heaps[owner]
+        _, position = heappop(heap)
+        self._size -= 1
+        if heap:
+            self._turns.append(owner)
+        else:
+            del self._heaps[owner]
+        return owner, position
+
+    def discard(self, owner: Owner) -> int:
+        """Remove all steps of an execution; return how many there were. Linear in executions: for an early end."""
+        heap = self._heaps.pop(owner, None)
+        if heap is None:
+            return 0
+        self._turns.remove(owner)
+        self._size -= len(heap)
+        return len(heap)

@@ -1,0 +1,140 @@
+"""One attempt: runs a tool's body, bounds its time, and turns whatever comes of it into an `Outcome`.
+
+Nothing a tool does reaches the loop: an exception, `sys.exit`, a value that is no JSON or too large, and a body that
+hangs each become an outcome of this attempt alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dagbok.domain import values
+from dagbok.domain.call import NO_CHARGE, Call, Charge, Reply
+from dagbok.domain.values import JsonText
+from dagbok.engine.ports import Clock, Timer, ToolSpec
+from dagbok.errors import BadInput, DagbokError, TooLarge
+
+#: Characters kept of an error's message and of its traceback.
+MESSAGE_CHARS, DETAIL_CHARS = 4_000, 8_000
+#: Lines of the traceback that are kept: enough to find the place.
+TRACEBACK_FRAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended: with a `result`, or with an error."""
+
+    result: JsonText | None = None
+    code: str = ""
+    message: str = ""
+    detail: str | None = None
+    kind: str = "failed"  # failed | timeout
+    charge: Charge = NO_CHARGE
+
+
+class Attempt:
+    """A running body. `done` is called once, on the loop, unless the attempt was dropped before."""
+
+    __slots__ = ("_clock", "_done", "_max_bytes", "_timeout", "_timeout_s", "call", "settled", "task", "tool")
+
+    def __init__(
+        self,
+        call: Call,
+        tool: ToolSpec,
+        *,
+        clock: Clock,
+        timeout_s: float,
+        max_bytes: int,
+        done: Callable[[Attempt, Outcome], None],
+    ) -> None:
+        self.call = call
+        self.tool = tool
+        self.settled = False
+        self.task: asyncio.Task[None] | None = None  # None until started
+        self._timeout: Timer | None = None
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._max_bytes = max_bytes
+        self._done = done
+
+    def start(self) -> None:
+        """Run the body on the running loop, unless it was dropped before."""
+        if not self.settled:
+            self.task = asyncio.get_running_loop().create_task(self._run())
+            self._timeout = self._clock.call_later(self._timeout_s, self._expire)
+
+    def drop(self) -> None:
+        """Cut the body off and forget it: its outcome is nobody's business any more."""
+        if self._close() and self.task is not None:
+            self.task.cancel()
+
+    def _expire(self) -> None:
+        # The outcome does not wait for a body that ignores its cancellation.
+        message = f"The attempt took longer than its {self._timeout_s:g} s."
+        self._settle(Outcome(code="timeout", message=message, kind="timeout"))
+        if self.task is not None:
+            self.task.cancel()
+
+    def _close(self) -> bool:
+        if self.settled:
+            return False
+        self.settled = True
+        if self._timeout is not None:
+            self._timeout.cancel()
+        return True
+
+    def _settle(self, outcome: Outcome) -> None:
+        if self._close():
+            self._done(self, outcome)
+
+    async def _run(self) -> None:
+        try:
+            value = await self.tool(self.call)
+            self._settle(self._succeeded(value))
+        except asyncio.CancelledError:
+            if not self.settled:  # nobody cut it off: something inside the tool was cancelled
+                self._settle(Outcome(code="tool_error", message="The tool was cancelled from inside."))
+        except (Exception, SystemExit) as exc:
+            self._settle(failure(exc))
+
+    def _succeeded(self, value: object) -> Outcome:
+        charge = NO_CHARGE
+        if isinstance(value, Reply):
+            value, charge = value.value, value.charge
+        try:
+            return Outcome(values.encode(value, max_bytes=self._max_bytes), charge=charge)
+        except TooLarge as exc:
+            message = (
+                f"The tool returned {exc.size:,} bytes; at most {exc.limit:,} are kept (setting max_result_bytes)."
+            )
+            return Outcome(code="result_too_large", message=message, charge=charge)
+        except BadInput as exc:
+            message = f"The tool returned what is not JSON. {exc.message}"
+            return Outcome(code=exc.code, message=message, charge=charge)
+
+
+def failure(exc: BaseException) -> Outcome:
+    """Return the outcome that an exception stands for."""
+    if isinstance(exc, DagbokError):
+        return Outcome(code=exc.code, message=values.clean(exc.message, MESSAGE_CHARS), detail=_detail(exc))
+    if isinstance(exc, SystemExit):
+        message = f"The tool called sys.exit({exc.code!r}); a tool raises an exception to fail."
+    else:
+        message = f"{type(exc).__name__}: {_text(exc)}"
+    return Outcome(code="tool_error", message=values.clean(message, MESSAGE_CHARS), detail=_detail(exc))
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as broken:  # an exception whose __str__ raises is still one
+        return f"(its message cannot be read: {type(broken).__name__})"
+
+
+def _detail(exc: BaseException) -> str:
+    frames = traceback.extract_tb(exc.__traceback__)[-TRACEBACK_FRAMES:]
+    text = "".join(traceback.format_list(frames)) + f"{type(exc).__name__}: {_text(exc)}"
+    return values.clean(text, DETAIL_CHARS)

@@ -1,0 +1,461 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dagbok.domain.call import Call, Reply
+from dagbok.domain.execution import Execution
+from dagbok.domain.ids import TaskId
+from dagbok.domain.records import Command
+from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
+from dagbok.errors import Fenced, Stalled, StoreRejected, ToolError
+from engine.fakes import Bench, FakeJournal, FakeTool, plan, quiet, task
+
+
+async def _echo(call: Call) -> object:
+    return call.params.get("value", call.task_id)
+
+
+def _error(execution: Execution, task_id: str) -> str | None:
+    return execution.steps[execution.index[TaskId(task_id)]].error_code
+
+
+def test_a_diamond_runs_in_order_and_its_sink_is_the_final_result() -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo))
+        done = await bench.run(
+            task("a"),
+            task("b", "a"),
+            task("c", "a"),
+            task("d", params={"value": "<Result from Task b> and <Result from Task c>"}),
+        )
+        assert done.status is ExecutionStatus.COMPLETED
+        assert done.final_result == "b and c"
+
+    asyncio.run(main())
+
+
+def test_a_dependant_starts_only_after_the_commit_of_all_it_depends_on() -> None:
+    """The promise that makes recovery exact: what a step saw is durable."""
+
+    async def main() -> None:
+        journal = FakeJournal(held=True)
+        started: list[str] = []
+
+        async def body(call: Call) -> object:
+            started.append(call.task_id)
+            return 1
+
+        bench = Bench(FakeTool("work", body), journal=journal)
+        bench.add(plan(task("a"), task("b", "a")))
+        await quiet()
+        assert started == ["a"]
+        await quiet()
+        assert started == ["a"], "b must wait for the commit of a's result"
+        journal.release()
+        await quiet()
+        assert started == ["a", "b"]
+
+    asyncio.run(main())
+
+
+def test_the_body_of_a_once_tool_starts_after_its_own_start_is_durable() -> None:
+    async def main() -> None:
+        journal = FakeJournal(held=True)
+        started: list[str] = []
+
+        async def body(call: Call) -> object:
+            started.append(call.task_id)
+            return 1
+
+        bench = Bench(FakeTool("work", body, effect=Effect.ONCE), journal=journal)
+        bench.add(plan(task("a")))
+        await quiet()
+        assert journal.events() == [("execution.started", None), ("substep.started", "a")]
+        assert started == []
+        journal.release()
+        await quiet()
+        assert started == ["a"]
+
+    asyncio.run(main())
+
+
+def test_the_start_and_the_end_of_a_quick_step_share_one_row_update() -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo))
+        await bench.run(task("a"))
+        assert len(bench.journal.appended) == 1
+        assert [row.status for row in bench.journal.appended[0].steps] == ["completed"]
+
+    asyncio.run(main())
+
+
+def test_the_longest_path_goes_first_when_slots_are_scarce() -> None:
+    async def main() -> None:
+        order: list[str] = []
+
+        async def body(call: Call) -> object:
+            order.append(call.task_id)
+            await bench.clock.sleep(1)
+            return 1
+
+        bench = Bench(FakeTool("work", body), max_concurrency=1)
+        chain = [task("c1"), task("c2", "c1"), task("c3", "c2"), task("c4", "c3")]
+        await bench.run(*(task(f"short{n}") for n in range(5)), *chain)
+        # While c1's commit is under way a slot is free, which one short step takes; then the chain goes on.
+        assert order[0] == "c1"
+        assert order.index("c3") <= 4
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7])
+def test_no_more_attempts_run_than_the_global_limit_allows(limit: int) -> None:
+    async def main() -> None:
+        running = peak = 0
+
+        async def body(call: Call) -> object:
+            nonlocal running, peak
+            running += 1
+            peak = max(peak, running)
+            await bench.clock.sleep(1)
+            running -= 1
+            return 1
+
+        bench = Bench(FakeTool("work", body), max_concurrency=limit)
+        done = await bench.run(*(task(n) for n in range(20)))
+        assert done.status is ExecutionStatus.COMPLETED
+        assert peak == limit
+
+    asyncio.run(main())
+
+
+def test_a_tool_at_its_limit_does_not_hold_up_the_others() -> None:
+    async def main() -> None:
+        running: dict[str, int] = {"slow": 0, "work": 0}
+        peak = dict(running)
+
+        async def body(call: Call) -> object:
+            name = call.sub_task.tool
+            running[name] += 1
+            peak[name] = max(peak[name], running[name])
+            await bench.clock.sleep(1)
+            running[name] -= 1
+            return 1
+
+        bench = Bench(FakeTool("slow", body, max_concurrency=2), FakeTool("work", body), max_concurrency=8)
+        tasks = [task(f"s{n}", tool="slow") for n in range(10)] + [task(f"w{n}") for n in range(6)]
+        done = await bench.run(*tasks)
+        assert done.status is ExecutionStatus.COMPLETED
+        assert peak == {"slow": 2, "work": 6}
+
+    asyncio.run(main())
+
+
+def test_executions_take_turns_so_that_a_small_one_does_not_wait_for_a_large_one() -> None:
+    async def main() -> None:
+        order: list[str] = []
+
+        async def body(call: Call) -> object:
+            order.append(call.execution_id)
+            await bench.clock.sleep(1)
+            return 1
+
+        bench = Bench(FakeTool("work", body), max_concurrency=2)
+        large = bench.add(plan(*(task(n) for n in range(100))))
+        small = bench.add(plan(task(1)))
+        await bench.finish(large, small)
+        assert order.index(small.id) < 4
+
+    asyncio.run(main())
+
+
+class _Raises(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def _hostile() -> dict[str, Any]:
+    async def raises(call: Call) -> object:
+        raise ValueError("it broke\0 \ud800")
+
+    async def exits(call: Call) -> object:
+        raise SystemExit(3)
+
+    async def unreadable(call: Call) -> object:
+        raise _Raises
+
+    async def coded(call: Call) -> object:
+        raise ToolError("slow down", code="rate_limited")
+
+    async def no_json(call: Call) -> object:
+        return {"x": object()}
+
+    async def not_a_number(call: Call) -> object:
+        return {"x": [float("nan")]}
+
+    async def surrogate(call: Call) -> object:
+        return "\ud800"
+
+    async def nul(call: Call) -> object:
+        return {"a\0": 1}
+
+    async def too_big(call: Call) -> object:
+        return 2**70
+
+    async def large(call: Call) -> object:
+        return "x" * 2_000_000
+
+    async def cancels_itself(call: Call) -> object:
+        raise asyncio.CancelledError
+
+    return {
+        "tool_error": [raises, exits, unreadable, cancels_itself],
+        "rate_limited": [coded],
+        "not_json": [no_json, not_a_number, surrogate, nul, too_big],
+        "result_too_large": [large],
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "body"),
+    [(code, body) for code, bodies in _hostile().items() for body in bodies],
+    ids=lambda v: getattr(v, "__name__", v),
+)
+def test_whatever_a_tool_does_its_step_alone_fails_and_the_rest_goes_on(code: str, body: Any) -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo), FakeTool("bad", body))
+        done = await bench.run(task("bad", tool="bad"), task("after", "bad"), task("other"), task("last", "other"))
+        assert done.status is ExecutionStatus.PARTIAL
+        assert _error(done, "bad") == code
+        states = {step.task.id: step.status for step in done.steps}
+        assert states == {"bad": "failed", "after": "skipped", "other": "completed", "last": "completed"}
+        step = done.steps[done.index[TaskId("bad")]]
+        assert step.error
+        assert "\0" not in step.error
+        step.error.encode()
+        (step.error_detail or "").encode()
+
+    asyncio.run(main())
+
+
+def test_an_error_tells_its_place_in_the_tools_own_code() -> None:
+    async def body(call: Call) -> object:
+        raise ValueError("no such city")
+
+    async def main() -> None:
+        done = await Bench(FakeTool("work", body)).run(task("a"))
+        step = done.steps[0]
+        assert step.error == "ValueError: no such city"
+        assert step.error_detail is not None
+        assert 'raise ValueError("no such city")' in step.error_detail
+
+    asyncio.run(main())
+
+
+def test_a_body_that_hangs_is_cut_off_by_its_timeout_even_if_it_swallows_the_cancellation() -> None:
+    async def main() -> None:
+        async def stubborn(call: Call) -> object:
+            for _ in range(3):
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    continue
+            return "too late"
+
+        bench = Bench(FakeTool("work", stubborn, timeout_s=30))
+        done = await bench.run(task("a"), task("b", timeout_seconds=5))
+        assert [step.error_code for step in done.steps] == ["timeout", "timeout"]
+        assert [step.duration_ms for step in done.steps] == [30_000, 5_000]
+        await bench.scheduler.close(0)
+        for left in asyncio.all_tasks() - {asyncio.current_task()}:
+            left.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_timer_holds_no_task_and_no_slot() -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo), FakeTool("wait", _echo, timer=True), max_concurrency=1)
+        tasks_before = len(asyncio.all_tasks())
+        made = bench.add(plan(*(task(n, tool="wait", params={"seconds": 3600}) for n in range(50)), task("w")))
+        await quiet()
+        assert made.count(StepStatus.RUNNING) == 50
+        assert made.count(StepStatus.COMPLETED) == 1
+        assert len(asyncio.all_tasks()) == tasks_before
+        started = bench.clock.now_ms()
+        await bench.finish(made)
+        assert bench.clock.now_ms() - started == 3_600_000
+        assert made.status is ExecutionStatus.COMPLETED
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seconds", [-1, "soon", True, 1e12, None])
+def test_a_timer_without_sense_fails_with_a_clear_error(seconds: Any) -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("wait", _echo, timer=True))
+        done = await bench.run(task("a", tool="wait", params={"seconds": seconds}))
+        assert _error(done, "a") == "invalid_input"
+        assert "seconds" in (done.steps[0].error or "")
+
+    asyncio.run(main())
+
+
+def test_usage_and_cost_of_model_calls_add_up_in_the_execution() -> None:
+    async def main() -> None:
+        async def asks(call: Call) -> object:
+            return Reply("text", usage={"requests": 1, "inputTokens": 10}, cost_usd=0.25, model="offline:extractive")
+
+        bench = Bench(FakeTool("work", asks))
+        done = await bench.run(task("a"), task("b"))
+        assert done.usage == {"requests": 2, "inputTokens": 20}
+        assert done.cost_usd == 0.5
+        assert bench.journal.appended[-1].header.total_cost_usd == 0.5
+        assert done.steps[0].model == "offline:extractive"
+
+    asyncio.run(main())
+
+
+def test_progress_is_kept_at_most_four_times_a_second_and_the_last_report_wins() -> None:
+    async def main() -> None:
+        async def body(call: Call) -> object:
+            for n in range(100):
+                call.report(f"step {n}", n / 100)
+            await bench.clock.sleep(10)
+            return 1
+
+        bench = Bench(FakeTool("work", body))
+        await bench.run(task("a"))
+        kept = [row.progress for changes in bench.journal.appended for row in changes.steps if row.status == "running"]
+        reports = [text for text in kept if text is not None]
+        assert len(reports) <= 3
+        assert reports[-1] == '{"message":"step 99","fraction":0.99}'
+
+    asyncio.run(main())
+
+
+def test_cancelling_cuts_off_what_runs_and_drops_its_late_result() -> None:
+    async def main() -> None:
+        cut_off = asyncio.Event()
+
+        async def body(call: Call) -> object:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cut_off.set()
+            return 1
+
+        bench = Bench(FakeTool("work", body))
+        made = bench.add(plan(task("a"), task("b", "a")))
+        await quiet()
+        bench.scheduler.apply(Command(7, made.id, "cancel", {}, "ann", 0))
+        await bench.finish(made)
+        assert made.status is ExecutionStatus.CANCELLED
+        assert cut_off.is_set()
+        assert [step.status for step in made.steps] == ["cancelled", "cancelled"]
+        assert bench.journal.appended[-1].commands == [7]
+
+    asyncio.run(main())
+
+
+def test_a_question_to_a_person_waits_while_its_siblings_go_on_and_the_answer_is_its_result() -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo))
+        made = bench.add(
+            plan(
+                task("ask", tool="human", params={"prompt": "Which one?"}, action_type="human"),
+                task("other"),
+                task("use", params={"value": "<Result from Task ask>"}),
+            )
+        )  # fmt: skip
+        await bench.finish(made)
+        assert made.status is ExecutionStatus.WAITING
+        assert made.count(StepStatus.COMPLETED) == 1
+        bench.scheduler.apply(Command(1, made.id, "answer", {"taskId": "ask", "answer": "red"}, "ann", 0))
+        await bench.finish(made)
+        assert made.status is ExecutionStatus.COMPLETED
+        assert made.steps[2].result == '"red"'
+
+    asyncio.run(main())
+
+
+def test_an_execution_that_another_owner_took_is_dropped_and_its_bodies_are_cut_off() -> None:
+    async def main() -> None:
+        journal = FakeJournal(held=True)
+        cut_off = asyncio.Event()
+
+        async def body(call: Call) -> object:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cut_off.set()
+
+        bench = Bench(FakeTool("work", body), journal=journal)
+        made = bench.add(plan(task("a")))
+        waiter = asyncio.ensure_future(bench.scheduler.wait(made.id))
+        await quiet()
+        journal.release(Fenced())
+        with pytest.raises(Fenced):
+            await waiter
+        await quiet()
+        assert cut_off.is_set()
+        assert bench.scheduler.get(made.id) is None
+
+    asyncio.run(main())
+
+
+def test_losing_an_execution_to_the_database_is_told_to_whoever_can_end_it() -> None:
+    async def main() -> None:
+        journal = FakeJournal(held=True)
+        bench = Bench(FakeTool("work", _echo), journal=journal)
+        lost: list[str] = []
+        bench.scheduler.on_lost = lambda lost_id, error: lost.append(f"{lost_id} {type(error).__name__}")
+        made = bench.add(plan(task("a")))
+        await quiet()
+        journal.release(StoreRejected())
+        await quiet()
+        assert lost == [f"{made.id} StoreRejected"]
+
+    asyncio.run(main())
+
+
+def test_the_engine_raises_when_nothing_runs_and_nothing_is_decided() -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo))
+        made = bench.add(plan(task("a"), task("b", "a")))
+        made.steps[1].unmet = 2  # a fault of the engine, as no plan can make one
+        with pytest.raises(Stalled):
+            await bench.finish(made)
+
+    asyncio.run(main())
+
+
+def test_closing_lets_what_runs_end_and_leaves_the_rest_as_it_is() -> None:
+    async def main() -> None:
+        async def body(call: Call) -> object:
+            await asyncio.sleep(0.01 if call.task_id == "quick" else 3600)
+            return 1
+
+        bench = Bench(FakeTool("work", body))
+        made = bench.add(plan(task("quick"), task("slow"), task("never", "quick")))
+        await quiet()
+        await bench.scheduler.close(0.2)
+        rows = {row.task_id: row.status for changes in bench.journal.appended for row in changes.steps}
+        assert rows == {"quick": "completed", "slow": "running"}
+        assert made.status is ExecutionStatus.RUNNING
+
+    asyncio.run(main())
+
+
+def test_a_reference_that_cannot_be_resolved_fails_its_step_with_the_reason() -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo))
+        done = await bench.run(
+            task("a", params={"value": "text"}), task("b", params={"value": "{{ tasks.a.result | sum(@) }}"})
+        )
+        assert _error(done, "b") == "bad_reference"
+
+    asyncio.run(main())
