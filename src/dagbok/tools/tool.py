@@ -1,0 +1,195 @@
+"""A tool: a name, a JSON Schema, what repeating it would do, and a body that runs one call.
+
+Whatever the body does, one call ends in a JSON value, a `Reply`, or an ordinary exception; `sys.exit` included. Bodies
+of functions are made by `dagbok.tools.decorator`; tools that are not functions (MCP, ...) bring their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from dagbok.domain.call import Call
+from dagbok.domain.plan import HUMAN
+from dagbok.domain.states import Effect
+from dagbok.errors import Misconfigured, ToolError
+from dagbok.tools.lanes import ThreadLane
+from dagbok.tools.results import AS_IS, as_json
+
+DEFAULT_TIMEOUT_S = 300.0  # as `Settings.tool_timeout_s`, for tools outside any registry
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,199}")
+
+#: Told of what an abandoned call brought after all: the value or Reply, or the exception.
+OnLate = Callable[[Call, object, BaseException | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What a registry lends its tools."""
+
+    workspace: Path = Path()  #: the folder that file tools may touch; absolute in a registry
+    timeout_s: float = DEFAULT_TIMEOUT_S  #: of tools that name none
+    lane: ThreadLane = field(default_factory=ThreadLane)  #: where synchronous bodies run
+    on_late: OnLate | None = None  #: called on the loop; None drops late outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the author of a tool decides. None: taken from the function, or the default."""
+
+    name: str | None = None
+    description: str | None = None
+    effect: Effect = Effect.ONCE
+    timeout_s: float | None = None
+    max_concurrency: int | None = None
+    aliases: tuple[str, ...] = ()
+    timer: bool = False
+
+
+class Spec(Protocol):
+    """An object that is all a tool needs to be, such as the model call: `dagbok.engine.ports.ToolSpec`, described."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def parameters(self) -> Mapping[str, Any]: ...
+    @property
+    def effect(self) -> Effect: ...
+    @property
+    def timeout_s(self) -> float | None: ...
+    @property
+    def max_concurrency(self) -> int | None: ...
+    @property
+    def aliases(self) -> Sequence[str]: ...
+    @property
+    def timer(self) -> bool: ...
+    def __call__(self, call: Call, /) -> Awaitable[object]:
+        """Run one attempt."""
+        ...
+
+
+#: Of tools used outside any registry: the current folder, and one lane for all of them.
+NO_HOME = Home()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tool:
+    """One tool. Immutable; `at` gives the same tool in the home of a registry."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]  #: JSON Schema of `call.params`, type object
+    body: Callable[[Call, Home], Awaitable[object]]  #: runs one call on the loop
+    options: Options = Options()
+    origin: str = ""  #: `module:qualname`, for messages
+    function: Callable[..., Any] | None = None  #: what `@tool` stood on, if anything
+    method: bool = False  #: made in a class body: only its bound form can be called
+    home: Home = NO_HOME
+
+    def __post_init__(self) -> None:
+        options = self.options
+        for name in (self.name, *options.aliases):
+            if not _NAME.fullmatch(name):
+                raise Misconfigured(
+                    f"{name!r} is no name for a tool: use letters, digits, '_', '-', '.', or give name=."
+                )
+            if name == HUMAN:
+                raise Misconfigured(f"The name {name!r} is taken: it is how a plan asks a person.")
+        if options.timeout_s is not None and not (0 < options.timeout_s < math.inf):
+            raise Misconfigured(f"The timeout of {self.name!r} must be a positive number of seconds.")
+        if options.max_concurrency is not None and options.max_concurrency < 1:
+            raise Misconfigured(f"max_concurrency of {self.name!r} must be at least 1.")
+
+    @property
+    def effect(self) -> Effect:
+        """What repeating a call would do."""
+        return self.options.effect
+
+    @property
+    def timeout_s(self) -> float:
+        """The longest an attempt may take: the tool's own, else that of its home."""
+        return self.home.timeout_s if self.options.timeout_s is None else self.options.timeout_s
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """How many calls may be under way at once; None: as many as the engine likes. The engine keeps it."""
+        return self.options.max_concurrency
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names a plan may use."""
+        return self.options.aliases
+
+    @property
+    def timer(self) -> bool:
+        """Whether it only waits (`params["seconds"]`): the engine then keeps a due time instead of a task."""
+        return self.options.timer
+
+    @classmethod
+    def of(cls, spec: Spec) -> Tool:
+        """Return a tool that calls `spec`, an object that is already all a tool needs to be."""
+        if isinstance(spec, Tool):
+            return spec
+        options = Options(
+            effect=spec.effect,
+            timeout_s=spec.timeout_s,
+            max_concurrency=spec.max_concurrency,
+            aliases=tuple(spec.aliases),
+            timer=spec.timer,
+        )
+        kind = type(spec)
+        return cls(
+            name=spec.name,
+            description=spec.description,
+            parameters=spec.parameters,
+            body=lambda call, _: spec(call),
+            options=options,
+            origin=f"{kind.__module__}:{kind.__qualname__}",
+        )
+
+    def at(self, home: Home) -> Tool:
+        """Return this tool in `home`."""
+        return replace(self, home=home)
+
+    async def __call__(self, call: Call) -> object:
+        """Run one call and return its value as JSON, or the Reply.
+
+        Cancelling ends an async body as it ends any task; the thread of a synchronous one is abandoned.
+
+        Raises:
+            ToolError: With the code the tool chose; `invalid_input`: the params do not fit; `not_json`: what came back
+                has no JSON form; `tool_error`: it called `sys.exit`, or cancelled itself.
+            Exception: Anything else the body raised, as it is.
+        """
+        try:
+            result = await self.body(call, self.home)
+        except (Exception, KeyboardInterrupt, GeneratorExit):
+            raise
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody asked for this: let through, it would look as if the execution had been cancelled.
+            raise ToolError(f"The tool {self.name!r} cancelled itself.") from exc
+        except BaseException as exc:
+            # SystemExit would pass through the task into the loop and stop the whole process.
+            raise exited(self.name, exc) from exc
+        return result if type(result) in AS_IS else as_json(result, tool=self.name)
+
+
+def exited(name: str, exc: BaseException) -> ToolError:
+    """Return what stands for an exception that must not reach the loop."""
+    what = (
+        f"called sys.exit({exc.code!r:.100})"
+        if isinstance(exc, SystemExit)
+        else f"raised {type(exc).__name__}: {exc!s:.300}"
+    )
+    return ToolError(f"The tool {name!r} {what}; a tool must return or raise an ordinary exception.")
