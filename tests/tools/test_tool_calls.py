@@ -178,9 +178,11 @@ def test_a_cancelled_call_ends_at_once(in_thread: bool) -> None:
 def test_a_late_result_is_handed_over_as_json() -> None:
     """A `once` tool that was cut off: what it did after all answers the question whether it happened."""
     release = threading.Event()
+    begun = threading.Semaphore(0)
 
     @tool
     def pay(n: int) -> Any:
+        begun.release()
         release.wait(60)
         return {Decimal(n)} if n else object()
 
@@ -196,8 +198,8 @@ def test_a_late_result_is_handed_over_as_json() -> None:
         registry = Registry.from_(tools=[pay], on_late=on_late)
         (made,) = registry
         tasks = [asyncio.create_task(call(made, n=n)) for n in (0, 1)]
-        while registry.home.lane.threads < 2:
-            await asyncio.sleep(0)
+        for _ in tasks:
+            await asyncio.to_thread(begun.acquire)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from dagbok.domain import values
 from dagbok.domain.ids import ExecutionId, TaskId
 from dagbok.domain.plan import SubTask
 from dagbok.domain.values import Json
@@ -36,6 +38,7 @@ class Call:
     report: Callable[[str, float | None], None]  # progress; safe to call from any thread
     synthesis_plan: str = ""
     missing: tuple[Missing, ...] = ()  # for the synthesis: what did not complete
+    describe: Callable[[TaskId], str] = lambda _: ""  # the description of a sub-task of the plan
 
     @property
     def results(self) -> Mapping[TaskId, Json]:
@@ -59,6 +62,9 @@ class Charge(NamedTuple):
 #: What an attempt costs that calls no model.
 NO_CHARGE = Charge()
 
+#: No attempt uses more of anything; 10,000 of this still add up to an integer of 64 bits.
+MAX_AMOUNT = 2**48
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -71,4 +77,15 @@ class Reply:
 
     @property
     def charge(self) -> Charge:
-        return Charge(self.usage, self.cost_usd, self.model)
+        """The cost as far as it is one: an amount that is no finite number is left out and loses no result."""
+        usage = {name: amount for name, amount in (self.usage or {}).items() if _is_amount(amount) and _is_name(name)}
+        model = None if self.model is None else values.clean(str(self.model), 200)
+        return Charge(usage or None, self.cost_usd if _is_amount(self.cost_usd) else None, model)
+
+
+def _is_amount(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= MAX_AMOUNT  # type: ignore[arg-type]
+
+
+def _is_name(value: object) -> bool:
+    return type(value) is str and next(values.faults(value), None) is None

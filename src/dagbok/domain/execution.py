@@ -132,6 +132,10 @@ class Execution:
         parents = (self.steps[parent] for parent in self.graph.parents[position])
         return {step.task.id: None if step.result is None else values.decode(step.result) for step in parents}
 
+    def describe(self, task_id: TaskId) -> str:
+        """Return what the plan says a sub-task does."""
+        return self.steps[self.index[task_id]].task.description
+
     def missing(self) -> tuple[Missing, ...]:
         """Return what a synthesis has to do without."""
         return tuple(
@@ -162,9 +166,7 @@ class Execution:
     def begin(self, position: int, now_ms: int, *, input: JsonText | None = None, due_at: int | None = None) -> None:
         """Open an attempt. `input` where it differs from the params; `due_at` for a timer."""
         step = self.steps[position]
-        if self.started_at is None:
-            self.started_at = now_ms
-            self._unwritten.event(EventType.EXECUTION_STARTED, None, now_ms)
+        self._start(now_ms)
         self._move(position, StepStatus.RUNNING)
         step.attempt += 1
         step.input = input
@@ -219,7 +221,7 @@ class Execution:
     ) -> None:
         """Close the attempt without a result; `on_failure` decides what becomes of the step."""
         step = self.steps[position]
-        if step.attempt:
+        if step.status is StepStatus.RUNNING:  # otherwise no attempt is open, and the last one keeps its own outcome
             self._unwritten.attempt(step, outcome, code, message, now_ms, charge)
         self._charge(step, charge)
         policy = step.task.on_failure
@@ -254,6 +256,7 @@ class Execution:
     ) -> None:
         """Let the step wait for a person."""
         step = self.steps[position]
+        self._start(now_ms)
         self._move(position, StepStatus.WAITING)
         step.reason = reason
         step.questions_asked += 1
@@ -352,20 +355,24 @@ class Execution:
         `{"decision": "retry" | "succeeded" | "fail", "result"?}`.
 
         Raises:
-            Conflict: The step does not wait for an answer.
+            Conflict: The step does not wait for an answer, or not for this one; nothing has changed.
         """
         step = self.steps[position]
         question = step.question
         if step.status is not StepStatus.WAITING or question is None:
             message = f"Sub-step {step.task.id!r} of {self.id} does not wait for an answer; it is {step.status}."
             raise Conflict(message, execution_id=self.id, task_id=step.task.id)
+        decision = answer.get("decision") if isinstance(answer, dict) else None
+        if question.kind == "did_it_happen" and decision not in ("retry", "succeeded", "fail"):
+            message = f"Sub-step {step.task.id!r} of {self.id} waits for a decision: retry, succeeded or fail."
+            raise Conflict(message, execution_id=self.id, task_id=step.task.id)
         self._close_question(step, now_ms, values.encode(answer), by)
         self._unwritten.event(EventType.SUBSTEP_ANSWERED, step, now_ms, {"kind": question.kind, "by": by})
         if question.kind == "human":
             self.complete(position, values.encode(answer), now_ms)
-        elif answer["decision"] == "succeeded":
+        elif decision == "succeeded":
             self.complete(position, values.encode(answer.get("result")), now_ms)
-        elif answer["decision"] == "retry":
+        elif decision == "retry":
             self._move(position, StepStatus.PENDING)
             step.reason = None
             self._unwritten.ready.append(position)
@@ -424,6 +431,11 @@ class Execution:
                 self._unwritten.ready.append(self.synthesis)
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _start(self, now_ms: int) -> None:
+        if self.started_at is None:
+            self.started_at = now_ms
+            self._unwritten.event(EventType.EXECUTION_STARTED, None, now_ms)
 
     def _move(self, position: int, status: StepStatus) -> None:
         step = self.steps[position]
@@ -526,7 +538,8 @@ class Execution:
         if left:
             return ExecutionStatus.PENDING if self.started_at is None and not self._touched else ExecutionStatus.RUNNING
         if not self._lost:
-            return ExecutionStatus.PARTIAL if last is StepStatus.FAILED else ExecutionStatus.COMPLETED
+            lost = last in (StepStatus.FAILED, StepStatus.CANCELLED)  # the synthesis, which runs only over results
+            return ExecutionStatus.PARTIAL if lost else ExecutionStatus.COMPLETED
         return ExecutionStatus.PARTIAL if self._counts[StepStatus.COMPLETED] else ExecutionStatus.FAILED
 
     @property

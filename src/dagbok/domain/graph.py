@@ -60,7 +60,7 @@ def cycles(parents: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def _components(parents: Sequence[Sequence[int]], left: set[int]) -> list[tuple[int, set[int]]]:
-    """Return the strongly connected components of `left` that hold a cycle, each after its lowest member, in that order.
+    """Return the strongly connected components of `left` that hold a cycle, each with its lowest member, in that order.
 
     Tarjan, "Depth-first search and linear graph algorithms", 1972, without recursion.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from dagbok.domain.ids import TaskId
 from dagbok.domain.values import Json
@@ -51,6 +51,17 @@ Id = Annotated[
 ]
 Text = Annotated[str, BeforeValidator(_text)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
+
+
+_ID: TypeAdapter[TaskId] = TypeAdapter(Id)
+
+
+def read_id(value: Json) -> TaskId | None:
+    """Return the id that `value` spells, None for what is no id."""
+    try:
+        return _ID.validate_python(value)
+    except ValidationError:
+        return None
 
 
 class _Open(BaseModel):
@@ -104,7 +115,8 @@ class Plan(_Open):
     sub_tasks: list[SubTask]
     synthesis_plan: Text = ""
     validation: Annotated[dict[str, Any], BeforeValidator(_object)] = Field(default_factory=dict)
-    clarification_needed: bool = False
+    #: Judged before anything else, so nothing but JSON's own true and false will do.
+    clarification_needed: Annotated[bool, Strict()] = False
     clarification_query: str | None = None
 
     def document(self) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jmespath
-
+from dagbok.domain import expressions
 from dagbok.domain.ids import TaskId
 from dagbok.domain.values import Json, as_text, encode
 from dagbok.errors import BadReference, NotJson, TooLarge
@@ -53,11 +52,11 @@ class Reference:
         """Return what the reference stands for.
 
         Raises:
-            BadReference: The JMESPath expression cannot be read or applied.
+            BadReference, TooLarge: See `expressions.search`.
         """
         values = [results[task] for task in self.tasks]
         value = values if self.several else values[0]
-        return _search(self.path, value) if self.path else value
+        return expressions.search(self.path, value) if self.path else value
 
 
 def find(text: str) -> list[Reference]:
@@ -91,15 +90,15 @@ def _closing(text: str, start: int) -> int | None:
     depth, at = 0, start
     end = len(text)
     while match := _IN_PATH.search(text, at):
-        token, at = match[0], match.end()
-        if token == "{{":
+        sign, at = match[0], match.end()
+        if sign == "{{":
             end = match.start()
             break
-        if token == "{":
+        if sign == "{":
             depth += 1
-        elif token[0] == "}" and depth:
+        elif sign[0] == "}" and depth:
             depth, at = depth - 1, match.start() + 1
-        elif token == "}}":
+        elif sign == "}}":
             return match.start()
     closing = text.find("}}", start, end)  # quotes or braces that do not match: no path, as the parser will say
     return None if closing < 0 else closing
@@ -111,8 +110,9 @@ def _path(text: str, more: str) -> str:
             f"'.result{more}' is no part of a task; a reference reads {{{{ tasks.ID.result }}}}.", path=more
         )
     path = text.strip().removeprefix(".")
-    path = f"@{path}" if path.startswith(("|", "[")) else path
-    _compile(path)
+    path = f"@ {path}" if path.startswith("|") else path
+    if path:
+        expressions.compile_path(path)
     return path
 
 
@@ -228,24 +228,3 @@ def _value(reference: Reference, results: Mapping[TaskId, Json], budget: _Budget
         message = f"The path {reference.path!r} gives what is not JSON. {exc.message}"
         raise BadReference(message, path=reference.path) from exc
     return value
-
-
-def _compile(path: str) -> Any:
-    try:
-        return jmespath.compile(path) if path else None
-    except (ValueError, RecursionError) as exc:  # JMESPathError is a ValueError; int() raises plain ones
-        raise BadReference(f"{_shorten(path)} is no JMESPath expression: {_shorten(str(exc))}", path=path) from exc
-
-
-def _search(path: str, value: Json) -> Json:
-    try:
-        return _compile(path).search(value)
-    except BadReference:
-        raise
-    except Exception as exc:  # functions on odd values raise what Python raises: OverflowError, TypeError, ...
-        message = f"The path {_shorten(path)} cannot be applied to the result: {_shorten(str(exc))}"
-        raise BadReference(message, path=path) from exc
-
-
-def _shorten(text: str, limit: int = 300) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

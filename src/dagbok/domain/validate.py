@@ -9,8 +9,9 @@ Linear in the size of the plan: 10,000 sub-tasks take well under a second.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -20,9 +21,9 @@ from referencing import Registry
 
 from dagbok.domain import graph, refs, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
-from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask
+from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask, read_id
 from dagbok.domain.values import Json, pointer_to
-from dagbok.errors import BadReference, InvalidPlan, TooLarge
+from dagbok.errors import BadReference, InvalidPlan, NotJson, TooLarge
 
 #: The params of a question to a person, checked like those of a tool.
 HUMAN_PARAMS: Mapping[str, Any] = {
@@ -40,6 +41,12 @@ _WHOLE = frozenset(
     {"required", "additionalProperties", "unevaluatedProperties", "minProperties", "maxProperties", "dependentRequired"}
     | {"minItems", "maxItems"}
 )
+
+#: What breaks the rules of JSON, or the schema of one tool, more often than this is cut off here: 8 MiB of `NaN,` are
+#: two million faults, and nobody reads those.
+MAX_FAULTS = 1000
+#: Misspelled names that get a suggestion. Comparing costs about a millisecond each.
+MAX_SUGGESTIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,7 @@ class _Check:
         self.plan: Plan | None = None
         self.problems: list[Problem] = []
         self._validators: dict[str, Any] = {}
+        self._suggestions = 0
 
     def run(self, document: Json) -> list[Problem]:
         if not self._is_sound(document):
@@ -102,7 +110,7 @@ class _Check:
         tasks = self._parse(document)
         if self.plan is not None and not self.plan.sub_tasks and not self.plan.clarification_needed:
             self._add("empty_plan", "The plan has no sub-tasks.", "sub_tasks")
-        positions = self._positions(document, tasks)
+        positions = self._positions(document.get("sub_tasks"), dict(tasks))
         parents: list[list[int]] = (
             [[] for _ in document["sub_tasks"]] if isinstance(document.get("sub_tasks"), list) else []
         )
@@ -121,7 +129,7 @@ class _Check:
         if not isinstance(document, dict):
             self._add("bad_value", f"A plan is a JSON object, not {_kind(document)}.")
             return False
-        self.problems += (Problem(fault.pointer, fault.code, fault.message) for fault in values.faults(document))
+        self.problems += (Problem(fault.pointer, fault.code, fault.message) for fault in _first_faults(document))
         if self.problems:
             return False
         try:
@@ -140,9 +148,13 @@ class _Check:
             self.plan = Plan.model_validate(document)
             return list(enumerate(self.plan.sub_tasks))
         except ValidationError as exc:
+            found: dict[tuple[str, tuple[str | int, ...]], list[str]] = {}
             for error in exc.errors(include_url=False, include_input=False):
                 code = "missing_field" if error["type"] == "missing" else "bad_value"
-                self._add(code, _sentence(error["loc"], error["msg"], code), *error["loc"])
+                place = (*_place(document, error["loc"]), *(error["loc"][-1:] if code == "missing_field" else ()))
+                found.setdefault((code, place), []).append(error["msg"])
+            for (code, place), messages in found.items():
+                self._add(code, _sentence(place, ", or: ".join(messages), code), *place)
         readable: list[tuple[int, SubTask]] = []
         tasks = document.get("sub_tasks")
         for position, task in enumerate(tasks if isinstance(tasks, list) else ()):
@@ -152,22 +164,20 @@ class _Check:
                 continue  # named above, as part of the whole plan
         return readable
 
-    def _positions(self, document: dict[str, Any], tasks: Sequence[tuple[int, SubTask]]) -> dict[TaskId, int]:
+    def _positions(self, raw: Json, tasks: Mapping[int, SubTask]) -> dict[TaskId, int]:
+        """Return where each id stands. A sub-task with another fault still exists: depending on it is no problem."""
         positions: dict[TaskId, int] = {}
-        for position, task in tasks:
-            if task.id == SYNTHESIS:
+        for position, item in enumerate(raw if isinstance(raw, list) else ()):
+            task = tasks.get(position)
+            id = task.id if task else read_id(item.get("id")) if isinstance(item, dict) else None
+            if id is None:
+                continue
+            if id == SYNTHESIS:
                 self._add("reserved_id", f"The id {SYNTHESIS} belongs to the synthesis.", "sub_tasks", position, "id")
-            first = positions.setdefault(task.id, position)
+            first = positions.setdefault(id, position)
             if first != position:
-                message = f'The id {task.id!r} is taken by sub-task {first} already (1 and "1" are the same id).'
+                message = f'The id {id!r} is taken by sub-task {first} already (1 and "1" are the same id).'
                 self._add("duplicate_id", message, "sub_tasks", position, "id")
-        if self.plan is None:
-            # A sub-task with another fault still exists: depending on it is no second problem.
-            for position, raw in enumerate(
-                document["sub_tasks"] if isinstance(document.get("sub_tasks"), list) else ()
-            ):
-                if isinstance(raw, dict) and isinstance(raw.get("id"), str | int):
-                    positions.setdefault(TaskId(str(raw["id"]).strip()), position)
         return positions
 
     def _references(self, position: int, task: SubTask) -> dict[TaskId, str]:
@@ -209,7 +219,7 @@ class _Check:
         if name == task.id:
             self.problems.append(Problem(where, "self_dependency", f"Sub-task {task.id!r} {verb} itself."))
         elif (parent := positions.get(name)) is None:
-            near = _suggestion(name, positions)
+            near = self._suggestion(name, positions)
             self.problems.append(
                 Problem(where, code, f"Sub-task {task.id!r} {verb} {name!r}, which is not in the plan.{near}")
             )
@@ -224,14 +234,18 @@ class _Check:
         if task.tool not in self.tools and task.action_type != HUMAN:
             if task.action_type == INFERENCE and INFERENCE not in self.tools:
                 return  # a checker without a model (a stand-alone `check`) has nothing to say about prompts
-            near = _suggestion(task.tool, self.tools)
+            near = self._suggestion(task.tool, self.tools)
             message = f"Sub-task {task.id!r} calls the tool {task.tool!r}, which is not known.{near}"
             self._add("unknown_tool", message, "sub_tasks", position, "tool_or_prompt", "name")
             return
-        for violation in self._violations(task):
-            path = violation.absolute_path
-            message = f"Sub-task {task.id!r}, tool {task.tool!r}: {_shorten(violation.message)}"
-            self._add("invalid_params", message, "sub_tasks", position, "tool_or_prompt", "params", *path)
+        where = ("sub_tasks", position, "tool_or_prompt", "params")
+        try:
+            for violation in islice(self._violations(task), MAX_FAULTS):
+                message = f"Sub-task {task.id!r}, tool {task.tool!r}: {_shorten(violation.message)}"
+                self._add("invalid_params", message, *where, *violation.absolute_path)
+        except Exception as exc:  # a schema that is none, a `$ref` into nothing, a pattern that is no regex, recursion
+            message = f"the params cannot be checked with its schema: {_shorten(f'{type(exc).__name__}: {exc}')}"
+            self._add("invalid_params", f"Sub-task {task.id!r}, tool {task.tool!r}: {message}", *where)
 
     def _violations(self, task: SubTask) -> Iterator[SchemaViolation]:
         """Yield what breaks the tool's schema, leaving out what a reference may still put right."""
@@ -251,6 +265,14 @@ class _Check:
             if violation.validator in _WHOLE or not any(path[: len(at)] == at for path in open_paths):
                 yield violation
 
+    def _suggestion(self, name: str, known: Mapping[Any, Any]) -> str:
+        # Comparing with thousands of ids, or for each of thousands of mistakes, would be quadratic.
+        if len(known) > 500 or len(name) > 200 or self._suggestions >= MAX_SUGGESTIONS:
+            return ""
+        self._suggestions += 1
+        near = difflib.get_close_matches(str(name), [str(key) for key in known], n=1)
+        return f" Did you mean {near[0]!r}?" if near else ""
+
     def _cycles(self, parents: Sequence[Sequence[int]], tasks: Mapping[int, SubTask]) -> None:
         for members in graph.cycles(parents):
             names = [repr(str(tasks[member].id)) for member in members]
@@ -266,19 +288,27 @@ def _refers(text: str) -> bool:
         return True  # reported as such
 
 
+def _first_faults(document: Json) -> Iterable[NotJson]:
+    return islice(values.faults(document), MAX_FAULTS)
+
+
+def _place(document: Json, location: Sequence[str | int]) -> tuple[str | int, ...]:
+    """Return the part of Pydantic's location that is in the document; it also names members of a union."""
+    place: list[str | int] = []
+    at = document
+    for part in location:
+        if not (part in at if isinstance(at, dict) else isinstance(at, list) and isinstance(part, int)):
+            break
+        at = at[part]
+        place.append(part)
+    return tuple(place)
+
+
 def _sentence(location: tuple[str | int, ...], message: str, code: str) -> str:
     place = pointer_to(*location) or "the plan"
     if code == "missing_field":
         return f"{place} is required."
     return f"{place}: {message}."
-
-
-def _suggestion(name: str, known: Mapping[Any, Any]) -> str:
-    # Comparing with thousands of ids for each of thousands of mistakes would be quadratic.
-    if len(known) > 500:
-        return ""
-    near = difflib.get_close_matches(str(name), [str(key) for key in known], n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _shorten(text: str, limit: int = 300) -> str:

@@ -103,7 +103,7 @@ class Attempt:
     def _succeeded(self, value: object) -> Outcome:
         charge = NO_CHARGE
         if isinstance(value, Reply):
-            value, charge = value.value, value.charge
+            charge, value = value.charge, value.value
         try:
             return Outcome(values.encode(value, max_bytes=self._max_bytes), charge=charge)
         except TooLarge as exc:

@@ -1,0 +1,80 @@
+"""Calls as the engine would make them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagbok.domain.call import Call, Missing
+from dagbok.domain.ids import SYNTHESIS, ExecutionId, TaskId
+from dagbok.domain.plan import SubTask
+from dagbok.domain.refs import resolve
+from dagbok.domain.values import Json
+
+EXECUTION = ExecutionId("dag-exec_1")
+
+
+def inference_call(
+    params: dict[str, Any],
+    results: Mapping[str, Json] | None = None,
+    *,
+    description: str = "Summarise the page",
+    request: str = "How do tides work?",
+    expected: str | dict[str, Any] = "Three sentences",
+    overridden: dict[str, Any] | None = None,
+    reports: list[str] | None = None,
+) -> Call:
+    """Return a call of `inference` with its references replaced; `overridden` stands for params a person has put in."""
+    given = {TaskId(task): value for task, value in (results or {}).items()}
+    step = SubTask.model_validate(
+        {
+            "id": "9",
+            "description": description,
+            "action_type": "inference",
+            "tool_or_prompt": {"name": "inference", "params": params},
+            "expected_output": expected,
+        }
+    )
+    resolved = overridden if overridden is not None else resolve(params, given, max_bytes=10**8)
+    return _call(step, TaskId("9"), resolved, request, given, reports)
+
+
+def synthesis_call(
+    results: Mapping[str, Json],
+    *,
+    plan: str = "Explain the tides",
+    request: str = "How do tides work?",
+    missing: tuple[Missing, ...] = (),
+    reports: list[str] | None = None,
+) -> Call:
+    step = SubTask.model_validate({"id": "__SYNTHESIS__", "tool_or_prompt": {"name": "__synthesis__"}})
+    given = {TaskId(task): value for task, value in results.items()}
+    call = _call(step, SYNTHESIS, {}, request, given, reports)
+    call.synthesis_plan = plan
+    call.missing = missing
+    return call
+
+
+def lost(task: str, *, description: str = "", status: str = "failed", error: str | None = None) -> Missing:
+    return Missing(TaskId(task), description, status, error)
+
+
+def _call(
+    step: SubTask,
+    task: TaskId,
+    params: dict[str, Any],
+    request: str,
+    results: dict[TaskId, Json],
+    reports: list[str] | None,
+) -> Call:
+    return Call(
+        execution_id=EXECUTION,
+        task_id=task,
+        attempt=1,
+        revision=0,
+        params=params,
+        request=request,
+        sub_task=step,
+        load_results=lambda: results,
+        report=lambda message, _fraction: reports.append(message) if reports is not None else None,
+    )
