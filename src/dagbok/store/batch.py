@@ -1,0 +1,229 @@
+"""What one commit writes, as rows for the driver: many executions, one list per statement.
+
+Here large values leave their columns for `blobs`, and the database's constraints meet the records. A batch is made of
+items in the order of their execution ids, so that two writers on PostgreSQL lock rows in one order and never wait for
+each other in a circle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import uuid_utils
+
+from dagbok.domain.ids import DagId, ExecutionId
+from dagbok.domain.records import Changes, NewExecution, StepRow
+from dagbok.domain.states import ExecutionStatus, StepStatus
+from dagbok.store.schema import BLOB_CHUNK_BYTES
+from dagbok.store.statements import Statements
+from dagbok.store.writer import Writer
+
+#: No UTF-8 of so few characters is larger than a chunk; asked before any bytes are counted.
+_SURELY_INLINE: Final = BLOB_CHUNK_BYTES // 4
+
+FINAL_RESULT: Final = "final_result"
+SYNTHESIS_RESULT: Final = "synthesis_result"
+
+Row = tuple[Any, ...]
+#: The names of each execution's blobs, or more: what a new value may have to remove.
+KnownBlobs = MutableMapping[ExecutionId, set[str]]
+
+
+class FenceBroken(Exception):
+    """Fewer rows than expected were there: an owner changed, or a new row exists already. Roll back and settle."""
+
+
+class MissingRow(Exception):
+    """The changes name a sub-step or command that the execution does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What became of a submission."""
+
+    execution_id: ExecutionId
+    dag_id: DagId
+    existing: bool  #: its idempotency key was used before; the ids are those of then, and nothing was written
+    request_hash: str | None  #: of the request that is stored; another than the caller's means another request
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Changes that wait for their commit."""
+
+    changes: Changes
+    future: asyncio.Future[None]
+
+    @property
+    def execution_id(self) -> ExecutionId:
+        return self.changes.execution_id
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A new execution that waits for its commit."""
+
+    new: NewExecution
+    future: asyncio.Future[Created]
+
+    @property
+    def execution_id(self) -> ExecutionId:
+        return self.new.id
+
+
+Item = Append | Create
+
+
+def size(item: Item) -> tuple[int, int]:
+    """Return about how many rows and characters `item` writes, to bound a batch."""
+    if isinstance(item, Create):
+        return 3 + len(item.new.steps), len(item.new.plan)
+    changes = item.changes
+    rows = 1 + len(changes.steps) + len(changes.events) + len(changes.attempts) + len(changes.questions)
+    return rows, sum(len(step.result) for step in changes.steps if step.result is not None)
+
+
+def write(writer: Writer, statements: Statements, items: Sequence[Item], known: KnownBlobs) -> None:
+    """Write `items` inside the writer's transaction.
+
+    Raises:
+        FenceBroken: The first statement found other owners or event numbers than the items expect.
+        MissingRow, or an error of the driver: The data of some item is at fault, or the database is away.
+    """
+    appends = [item.changes for item in items if isinstance(item, Append)]
+    creates = [item.new for item in items if isinstance(item, Create)]
+    events: list[Row] = []
+    if appends:
+        _append(writer, statements, appends, known, events)
+    if creates:
+        _create(writer, statements, creates, events)
+        for new in creates:
+            known[new.id] = set()
+    writer.run(statements.event, events)
+
+
+def _append(
+    writer: Writer, statements: Statements, appends: Sequence[Changes], known: KnownBlobs, events: list[Row]
+) -> None:
+    large: list[tuple[ExecutionId, str, bytes]] = []
+    headers = [_header(changes, large) for changes in appends]
+    if writer.run(statements.header, headers) != len(headers):
+        raise FenceBroken
+
+    steps: list[Row] = []
+    attempts: list[Row] = []
+    questions: list[Row] = []
+    applied: list[Row] = []
+    for changes in appends:
+        execution_id = changes.execution_id
+        steps += [_step(execution_id, step, large) for step in changes.steps]
+        events += [(*event, execution_id) for event in changes.events]
+        attempts += ((*attempt, execution_id) for attempt in changes.attempts)
+        questions += ((*question, execution_id) for question in changes.questions)
+        applied += ((changes.header.updated_at, command, execution_id) for command in changes.commands)
+    if writer.run(statements.step, steps) != len(steps):
+        raise MissingRow("the changes name a sub-step that does not exist")
+    writer.run(statements.attempt, attempts)
+    writer.run(statements.question, questions)
+    writer.run(statements.applied, applied)
+
+    for changes in appends:
+        _drop_replaced(writer, statements, changes, known)
+    for execution_id, name, _ in large:
+        known[execution_id].add(name)
+    writer.run(statements.blob, [row for value in large for row in _chunks(*value)])
+
+
+def _header(changes: Changes, large: list[tuple[ExecutionId, str, bytes]]) -> Row:
+    header = changes.header
+    if header.final_result is not None and (data := _measure(header.final_result)[1]) is not None:
+        large.append((changes.execution_id, FINAL_RESULT, data))
+        header = header._replace(final_result=None)
+    if header.synthesis_result is not None and (data := _measure(header.synthesis_result)[1]) is not None:
+        large.append((changes.execution_id, SYNTHESIS_RESULT, data))
+        header = header._replace(synthesis_result=None)
+    return (*header, changes.seq_after, changes.release, changes.execution_id, changes.epoch, changes.seq_before)
+
+
+def _step(execution_id: ExecutionId, step: StepRow, large: list[tuple[ExecutionId, str, bytes]]) -> Row:
+    input_bytes = result_bytes = None
+    if step.input is not None:
+        input_bytes, data = _measure(step.input)
+        if data is not None:
+            large.append((execution_id, input_name(step.task_id), data))
+            step = step._replace(input=None)
+    if step.result is not None:
+        result_bytes, data = _measure(step.result)
+        if data is not None:
+            large.append((execution_id, result_name(step.task_id), data))
+            step = step._replace(result=None)
+    return (*step, input_bytes, result_bytes, execution_id)
+
+
+def _measure(text: str) -> tuple[int, bytes | None]:
+    """Return the bytes of `text` in UTF-8: how many, and, where they are too many for a column, which."""
+    if len(text) <= _SURELY_INLINE:
+        return (len(text) if text.isascii() else len(text.encode())), None
+    data = text.encode()
+    return len(data), data if len(data) > BLOB_CHUNK_BYTES else None
+
+
+def _drop_replaced(writer: Writer, statements: Statements, changes: Changes, known: KnownBlobs) -> None:
+    names = known.get(changes.execution_id)
+    if names is None:  # neither created nor claimed by this journal
+        found = writer.select(statements.blob_names, (changes.execution_id,))
+        names = known[changes.execution_id] = {name for (name,) in found}
+    if not names:
+        return
+    replaced = {FINAL_RESULT, SYNTHESIS_RESULT}
+    for step in changes.steps:
+        replaced |= {input_name(step.task_id), result_name(step.task_id)}
+    writer.run(statements.drop_blob, [(changes.execution_id, name) for name in sorted(names & replaced)])
+
+
+def _chunks(execution_id: ExecutionId, name: str, data: bytes) -> Iterator[Row]:
+    for number, start in enumerate(range(0, len(data), BLOB_CHUNK_BYTES)):
+        yield execution_id, name, number, data[start : start + BLOB_CHUNK_BYTES]
+
+
+def _create(writer: Writer, statements: Statements, creates: Sequence[NewExecution], events: list[Row]) -> None:
+    plans = {new.plan_hash: (new.plan_hash, new.plan, new.created_at) for new in creates}
+    writer.run(statements.plan, [plans[key] for key in sorted(plans)])
+    writer.run(
+        statements.dag,
+        [(n.dag_id, n.title, "ready", n.plan_hash, 1, n.created_at, n.created_at) for n in creates if n.new_dag],
+    )
+    rows = [
+        (
+            new.id, new.dag_id, new.plan_hash, new.title, new.original_request, new.primary_intent,
+            ExecutionStatus.PENDING.value, 0, new.total_tasks, 0, 0, 0, 0, 0, 0, new.idempotency_key, new.request_hash,
+            new.labels, new.priority, new.options, new.deadline_at, 1, new.owner, new.traceparent, new.event.seq,
+            new.created_at, new.created_at,
+        )
+        for new in creates
+    ]  # fmt: skip
+    if writer.run(statements.execution, rows) != len(rows):
+        raise FenceBroken
+    pending = StepStatus.PENDING.value
+    writer.run(
+        statements.new_step,
+        [
+            (*step, f"sub-step_{uuid_utils.uuid7()}", new.id, pending, 0, 0, new.created_at, new.created_at)
+            for new in creates
+            for step in new.steps
+        ],
+    )
+    events += ((*new.event, new.id) for new in creates)
+
+
+def input_name(task_id: str) -> str:
+    """Return the blob name of a sub-step's resolved params."""
+    return f"input:{task_id}"
+
+
+def result_name(task_id: str) -> str:
+    """Return the blob name of a sub-step's result."""
+    return f"result:{task_id}"

@@ -1,0 +1,400 @@
+"""The one file that knows which database it talks to: SQLite (a file, WAL) or PostgreSQL 15+ (psycopg 3).
+
+Everybody else says *read*, *write* or *statement* and gets the same behaviour from both: a read sees one snapshot, a
+write is one explicit transaction that takes its lock at the start, JSON goes in and comes out as text, and the errors
+of the drivers arrive as ours. What the group commit runs thousands of times a second is compiled once and handed to the
+driver's own cursor (`store/writer.py`); everything else is SQLAlchemy Core.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.types.json import set_json_loads
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateColumn
+from sqlalchemy.types import UserDefinedType
+
+from dagbok.errors import Misconfigured, StoreError, StoreRejected, StoreUnavailable
+from dagbok.store.lock import EngineLock, FileLock, Owner, SessionLock, read_file_owner, read_session_owner
+from dagbok.store.writer import Statement, Writer
+
+BUSY_TIMEOUT_S: Final = 5.0  # how long a write waits for another process's write on SQLite
+
+_PGDialect: Any = PGDialect_psycopg  # its constructor has no annotations
+
+# A bind parameter of a compiled statement; not the cast that may follow it.
+_BIND: Final = re.compile(r"(?<!:):p_(\w+)")
+# `reading` and `writing` tell the `begin` listener of SQLite what to begin.
+_WRITES: Final = "dagbok_writes"
+
+# SQLite's primary result codes that speak of the file, the disk or another process, not of the rows at hand.
+_SQLITE_AWAY: Final = frozenset(
+    {
+        sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOTADB,
+    }
+)  # fmt: skip
+# PostgreSQL's error classes that speak of the rows: feature, cardinality, data, constraint, syntax or name, limit of
+# the program (an index row too large). https://www.postgresql.org/docs/current/errcodes-appendix.html
+_SQLSTATE_CULPRIT: Final = frozenset({"0A", "21", "22", "23", "42", "44", "54"})
+
+
+class JsonColumn(UserDefinedType[str]):
+    """JSON, bound and read as text: TEXT on SQLite (JSON would get NUMERIC affinity), json on PostgreSQL."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return the type's name in DDL."""
+        return "TEXT"
+
+
+@compiles(JsonColumn, "postgresql")
+def _json_of_postgresql(*_: object, **__: object) -> str:
+    return "JSON"
+
+
+class TransactionId(UserDefinedType[str]):
+    """PostgreSQL's `xid8`; a column of it exists there alone."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return the type's name in DDL."""
+        return "XID8"
+
+
+@compiles(CreateColumn, "sqlite")
+def _without_transaction_ids(element: Any, compiler: Any, **options: Any) -> str | None:
+    return None if isinstance(element.element.type, TransactionId) else compiler.visit_create_column(element, **options)
+
+
+#: A growing number of the database's own. SQLite numbers rows itself only where the type is INTEGER.
+RowId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+#: Table options: a number of a deleted row is never given again (PostgreSQL's sequences keep that anyway).
+NEVER_REUSED: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
+
+
+def only_where(condition: str) -> dict[str, Any]:
+    """Return the options of an index over the rows that meet `condition`."""
+    return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
+
+
+class Database:
+    """One database, open. Its methods are safe to call from any thread; `open` makes one, `close` ends it."""
+
+    def __init__(self, engine: sa.Engine, path: Path | None) -> None:
+        self._engine = engine
+        self._path = path  # of the SQLite file; None: PostgreSQL
+        self._positional = SQLiteDialect_pysqlite(paramstyle="named") if path else _PGDialect(paramstyle="named")
+
+    @classmethod
+    def open(cls, url: str, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> Database:
+        """Return the database at `url`, reached once to show that it can be.
+
+        Args:
+            url: `sqlite:///FILE` or `postgresql://...` (also `postgres://`). A database in memory is refused.
+            synchronous: Of SQLite; NORMAL may lose the last commits at a power cut.
+
+        Raises:
+            Misconfigured: Nothing will ever come of this URL; the message says why.
+            StoreUnavailable: The server does not answer now.
+        """
+        parsed = _parse(url)
+        path = _sqlite_path(parsed)
+        engine = _sqlite_engine(path, synchronous) if path else _postgresql_engine(parsed)
+        database = cls(engine, path)
+        try:
+            database._reach()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @property
+    def name(self) -> str:
+        """What people may see of the URL: no password."""
+        return (
+            f"sqlite:///{self._path}"
+            if self._path
+            else self._engine.url.set(drivername="postgresql").render_as_string()
+        )
+
+    def close(self) -> None:
+        """Close every connection that nobody uses."""
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Yield a connection whose reads all see one snapshot.
+
+        Raises:
+            StoreUnavailable: The database does not answer; try again.
+            Misconfigured: It holds no tables of Dagbok.
+        """
+        options: dict[str, Any] = (
+            {} if self._path else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        )
+        with self.translated(), self._engine.connect().execution_options(**options) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Yield a connection inside one transaction, committed at the end and rolled back by an exception.
+
+        Raises:
+            StoreUnavailable: The database does not answer. Whether a commit under way happened is not known.
+            StoreRejected: The database refuses the data; nothing was written.
+        """
+        with (
+            self.translated(),
+            self._engine.connect().execution_options(**{_WRITES: True}) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn errors of the driver that arise within into ours."""
+        try:
+            yield
+        except sa.exc.DBAPIError as exc:
+            raise self.translate(exc.orig or exc) from exc
+        except sa.exc.TimeoutError as exc:
+            raise StoreUnavailable(f"No connection to {self.name} came free: {exc}") from exc
+
+    def translate(self, exc: BaseException) -> StoreError | Misconfigured:
+        """Return what `exc`, an error of the driver, means to the caller."""
+        words = " ".join(str(exc).split())
+        if isinstance(exc, psycopg.errors.UndefinedTable) or words.startswith("no such table"):
+            return Misconfigured(
+                f"The database {self.name} lacks tables of Dagbok ({words}); `dagbok db upgrade` makes them."
+            )
+        if self.is_away(exc):
+            return StoreUnavailable(f"The database {self.name} is not available: {words}")
+        return StoreRejected(f"The database refused the data: {words}")
+
+    def is_away(self, exc: BaseException) -> bool:
+        """Return whether `exc` speaks of the database (gone, full, locked, read-only) and not of the rows written."""
+        if isinstance(exc, (StoreUnavailable, OSError, MemoryError)):
+            return True
+        if isinstance(exc, sqlite3.Error):
+            code = getattr(exc, "sqlite_errorcode", None)
+            return code & 0xFF in _SQLITE_AWAY if code is not None else "closed database" in str(exc)
+        if isinstance(exc, psycopg.Error):
+            if exc.sqlstate:
+                return exc.sqlstate[:2] not in _SQLSTATE_CULPRIT
+            return isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError))
+        return False
+
+    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        """Return an INSERT that knows ON CONFLICT."""
+        return sqlite.insert(table) if self._path else postgresql.insert(table)
+
+    def statement(self, clause: sa.ClauseElement, *names: str, copy_into: sa.Table | None = None) -> Statement:
+        """Compile `clause` for `Writer`: its bind parameters `p_NAME` take the values of a row in the order of `names`.
+
+        Args:
+            clause: Any statement of Core whose only bind parameters are named `p_...`.
+            names: What a row holds, in order.
+            copy_into: For a plain INSERT of the columns `names`: the table, so that many rows may go by a faster way.
+        """
+        compiled: Any = clause.compile(dialect=self._positional)
+        places = {name: number for number, name in enumerate(names, 1)}
+        mark = "?" if self._path else "$"
+        text = _BIND.sub(lambda found: f"{mark}{places[found[1]]}", compiled.string)
+        if self._path:
+            return Statement(text, names)
+        quote = self._positional.identifier_preparer.quote
+        if copy_into is not None:
+            return Statement(
+                text, names, copy=f"COPY {quote(copy_into.name)} ({', '.join(map(quote, names))}) FROM STDIN"
+            )
+        if isinstance(clause, sa.Update):
+            return Statement(text, names, bulk=self._bulk_update(compiled, names))
+        return Statement(text, names)
+
+    def _bulk_update(self, compiled: Any, names: Sequence[str]) -> str:
+        """Return the UPDATE for many rows at once, given as one JSON array of objects.
+
+        PostgreSQL prepares CHECK constraints anew for each statement, which costs as much as the update of a row.
+        Measured and slower: arrays and `unnest` (psycopg writes arrays in Python), COPY into a temporary table (2 ms a
+        commit).
+        """
+        types = {name: compiled.binds[f"p_{name}"].type for name in names}
+        kinds = [
+            f"{name} {'text' if isinstance(kind, JsonColumn) else kind.compile(dialect=self._positional)}"
+            for name, kind in types.items()
+        ]
+        text = _BIND.sub(
+            lambda found: f"r.{found[1]}" + ("::json" if isinstance(types[found[1]], JsonColumn) else ""),
+            compiled.string,
+        )
+        changes, where, conditions = text.partition("WHERE")
+        return f"{changes} FROM json_to_recordset($1) AS r({', '.join(kinds)}) {where}{conditions}"
+
+    def writer(self) -> Writer:
+        """Return a new connection of its own for the group commit.
+
+        Raises:
+            Exception: An error of the driver, for `is_away`.
+        """
+        try:
+            pooled = self._engine.raw_connection()
+        except sa.exc.DBAPIError as exc:
+            raise (exc.orig or exc) from exc
+        driver: Any = pooled.driver_connection
+        pooled.detach()
+        if self._path:
+            return Writer(driver, driver.cursor(), "BEGIN IMMEDIATE")
+        driver.autocommit = True  # the writer says BEGIN and COMMIT itself, as on SQLite
+        driver.prepare_threshold = 0
+        return Writer(driver, psycopg.RawCursor(driver), "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+
+    def serialize_migrations(self, connection: sa.Connection) -> None:
+        """Let one process at a time go past here, until the end of its transaction."""
+        if not self._path:  # on SQLite, BEGIN IMMEDIATE has done it
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dagbok migrations'))")
+
+    def engine_lock(self) -> EngineLock:
+        """Return the lock of which an engine holds the only one while it writes to this database."""
+        if self._path:
+            return FileLock(_lock_path(self._path))
+        return SessionLock(_session(self._engine.url), self.name)
+
+    def _reach(self) -> None:
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                with self._engine.connect() as connection:
+                    self._check(connection)
+                return
+            except sa.exc.DBAPIError as exc:
+                # Turning a new file to WAL needs it alone, and SQLite does not wait for that by itself.
+                if (
+                    getattr(exc.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                    and time.monotonic() < deadline
+                ):
+                    time.sleep(0.01)
+                    continue
+                if self._path:
+                    raise Misconfigured(f"The file {self._path} cannot be opened as a database: {exc.orig}") from exc
+                raise self.translate(exc.orig or exc) from exc
+
+    def _check(self, connection: sa.Connection) -> None:
+        if self._path:
+            mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+            if mode != "wal":
+                raise Misconfigured(
+                    f"The file {self._path} cannot keep a write-ahead log (it says {mode!r}): is it on a network disk?"
+                )
+        elif (connection.dialect.server_version_info or (0,)) < (15,):
+            raise Misconfigured(f"Dagbok needs PostgreSQL 15 or newer; {self.name} is older.")
+
+
+def read_owner(url: str) -> Owner | None:
+    """Return the engine that owns the database at `url`, without taking its lock; None: nobody does.
+
+    Raises:
+        Misconfigured: The URL cannot be used.
+        StoreUnavailable: PostgreSQL does not answer.
+    """
+    parsed = _parse(url)
+    if path := _sqlite_path(parsed):
+        return read_file_owner(_lock_path(path))
+    return read_session_owner(_session(parsed))
+
+
+def _parse(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as exc:
+        raise Misconfigured(f"{url!r} is no database URL; use sqlite:///FILE or postgresql://USER@HOST/NAME.") from exc
+    kind = parsed.drivername.partition("+")[0]
+    if kind not in ("sqlite", "postgresql", "postgres"):
+        raise Misconfigured(f"Dagbok keeps its diary on SQLite or PostgreSQL, not on {kind!r}.")
+    return parsed.set(drivername="sqlite+pysqlite" if kind == "sqlite" else "postgresql+psycopg")
+
+
+def _sqlite_path(url: sa.URL) -> Path | None:
+    if url.get_backend_name() != "sqlite":
+        return None
+    name = url.database or ""
+    if name in ("", ":memory:") or name.startswith("file:") or url.host:
+        raise Misconfigured(
+            "A diary lasts: give SQLite a file, as in sqlite:///dagbok.db or sqlite:////absolute/path/dagbok.db."
+        )
+    path = Path(name).absolute()
+    if not path.parent.is_dir():
+        raise Misconfigured(f"The folder {path.parent} of the database does not exist; make it first.")
+    return path
+
+
+def _lock_path(path: Path) -> Path:
+    # Through symbolic links: two names of one file are one database.
+    real = path.resolve()
+    return real.with_name(real.name + ".lock")
+
+
+def _sqlite_engine(path: Path, synchronous: str) -> sa.Engine:
+    # With `isolation_level=None` the driver begins nothing by itself: before Python 3.12 it knows no other way to keep
+    # DDL and reads inside the transaction we mean. https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#pysqlite-serializable
+    arguments = {"isolation_level": None, "timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    engine = sa.create_engine(sa.URL.create("sqlite+pysqlite", database=str(path)), connect_args=arguments)
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={'NORMAL' if synchronous == 'NORMAL' else 'FULL'}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA cache_size=-32768")
+        connection.execute("PRAGMA wal_autocheckpoint=4000")
+        connection.execute("PRAGMA journal_size_limit=67108864")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # A write takes the lock at once: one that begins as a read is refused, without waiting, when somebody wrote in
+        # between.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
+
+    return engine
+
+
+def _postgresql_engine(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args=_connect_arguments(url, "dagbok"), pool_pre_ping=True)
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:
+        set_json_loads(lambda data: data if isinstance(data, str) else bytes(data).decode(), connection)
+
+    return engine
+
+
+def _connect_arguments(url: sa.URL, application_name: str) -> dict[str, Any]:
+    # A host that vanished without a word is noticed within half a minute, where the URL does not say otherwise.
+    wanted: dict[str, Any] = {"connect_timeout": 10, "application_name": application_name}
+    wanted |= {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+    return {name: value for name, value in wanted.items() if name not in url.query}
+
+
+def _session(url: sa.URL) -> Callable[[str], psycopg.Connection[Any]]:
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def connect(application_name: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(plain, autocommit=True, **_connect_arguments(url, application_name))
+
+    return connect

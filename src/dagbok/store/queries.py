@@ -1,0 +1,236 @@
+"""Reading the diary, from any thread: lists, one execution, its steps, its events, what waits.
+
+Each method is one snapshot; `Reader.snapshot` makes several of them one. JSON comes back as text, unparsed. What does
+not exist comes back as None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import func, select, text
+
+from dagbok.domain import values
+from dagbok.domain.ids import DagId, ExecutionId, TaskId
+from dagbok.domain.records import Command, Page
+from dagbok.domain.states import ExecutionStatus
+from dagbok.domain.values import JsonText
+from dagbok.store.batch import FINAL_RESULT, SYNTHESIS_RESULT, result_name
+from dagbok.store.database import Database
+from dagbok.store.schema import (
+    OPEN,
+    PENDING,
+    UNFINISHED,
+    attempts,
+    blobs,
+    commands,
+    dag_executions,
+    dags,
+    events,
+    human_inputs,
+    plans,
+    sub_steps,
+)
+
+Row = Mapping[str, Any]
+
+INLINE_BYTES: Final = 65_536  # a larger result is fetched by itself
+_EVENT_COLUMNS: Final = (
+    events.c.execution_id, events.c.seq, events.c.type, events.c.task_id, events.c.at, events.c.data
+)  # fmt: skip
+
+
+class Reader:
+    """The read side of one database. Raises StoreUnavailable where the database does not answer."""
+
+    def __init__(self, database: Database, connection: sa.Connection | None = None) -> None:
+        self._database = database
+        self._shared = connection
+        self._seen_commands: tuple[int, ...] = ()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Reader]:
+        """Yield a reader whose methods all see the database as it is now. For one thread."""
+        with self._database.reading() as connection:
+            yield Reader(self._database, connection)
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        if self._shared is not None:
+            with self._database.translated():
+                yield self._shared
+        else:
+            with self._database.reading() as connection:
+                yield connection
+
+    def _rows(self, query: sa.Select[Any]) -> list[Row]:
+        with self._connection() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _row(self, query: sa.Select[Any]) -> Row | None:
+        return next(iter(self._rows(query)), None)
+
+    # -- executions ---------------------------------------------------------------------------------------------------
+
+    def list_executions(self, *, limit: int = 50, offset: int = 0, status: ExecutionStatus | str | None = None) -> Page:
+        """Return a page of executions, newest first, with the number of all; without plans and sub-steps.
+
+        A final or synthesis result of more than `INLINE_BYTES` characters comes as None.
+        """
+        large = (dag_executions.c.final_result, dag_executions.c.synthesis_result)
+        columns = [c for c in dag_executions.c if c not in large]
+        small = [sa.case((func.length(c) <= INLINE_BYTES, c)).label(c.name) for c in large]
+        query = select(*columns, *small).order_by(dag_executions.c.created_at.desc(), dag_executions.c.id.desc())
+        counted = select(func.count()).select_from(dag_executions)
+        if status is not None:
+            query = query.where(dag_executions.c.status == str(status))
+            counted = counted.where(dag_executions.c.status == str(status))
+        with self._connection() as connection:
+            total = connection.execute(counted).scalar_one()
+            items = [dict(row) for row in connection.execute(query.limit(limit).offset(offset)).mappings()]
+        return Page(items, total, limit, offset)
+
+    def get_execution(self, execution_id: str) -> Row | None:
+        """Return every column of an execution, its results whole."""
+        with self._connection() as connection:
+            found = (
+                connection.execute(select(dag_executions).where(dag_executions.c.id == execution_id)).mappings().first()
+            )
+            if found is None:
+                return None
+            row = dict(found)
+            row.update(join_blobs(connection, ExecutionId(execution_id), FINAL_RESULT, SYNTHESIS_RESULT))
+            return row
+
+    def find_idempotent(self, key: str) -> Row | None:
+        """Return the execution (id, dag_id, request_hash, status) that was created with this idempotency key."""
+        columns = dag_executions.c
+        query = select(columns.id, columns.dag_id, columns.request_hash, columns.status)
+        return self._row(query.where(columns.idempotency_key == key))
+
+    def unfinished(self) -> list[Row]:
+        """Return the executions that have not ended (id, status, title, owner, created_at), oldest first."""
+        columns = dag_executions.c
+        query = select(columns.id, columns.status, columns.title, columns.owner, columns.created_at)
+        return self._rows(query.where(text(UNFINISHED)).order_by(columns.created_at, columns.id))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many executions stand in each state that has any; reads an index, not the rows."""
+        query = select(dag_executions.c.status, func.count()).group_by(dag_executions.c.status)
+        with self._connection() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def sub_steps(self, execution_id: str, *, inline_bytes: int = INLINE_BYTES) -> list[Row]:
+        """Return the sub-steps in natural order of their task ids, the synthesis last; larger results come as None.
+
+        `result_bytes` tells of a result that is there though `result` is None. An input that lives in `blobs` is not
+        joined either; `input_bytes` tells.
+        """
+        columns = [c for c in sub_steps.c if c.name != "result"]
+        small = sa.case((sub_steps.c.result_bytes <= inline_bytes, sub_steps.c.result)).label("result")
+        query = select(*columns, small).where(sub_steps.c.execution_id == execution_id)
+        return self._rows(query.order_by(sub_steps.c.position))
+
+    def result(self, execution_id: str, task_id: str) -> JsonText | None:
+        """Return the whole result of a sub-step as JSON text."""
+        query = select(sub_steps.c.result, sub_steps.c.result_bytes).where(
+            sub_steps.c.execution_id == execution_id, sub_steps.c.task_id == task_id
+        )
+        with self._connection() as connection:
+            found = connection.execute(query).first()
+            if found is None or found.result is not None or found.result_bytes is None:
+                return None if found is None else found.result
+            name = result_name(task_id)
+            return join_blobs(connection, ExecutionId(execution_id), name)[name]
+
+    def attempts(self, execution_id: str, task_id: str | None = None) -> list[Row]:
+        """Return the tries that did not end well, of one sub-step or of all."""
+        query = select(attempts).where(attempts.c.execution_id == execution_id)
+        if task_id is not None:
+            query = query.where(attempts.c.task_id == task_id)
+        return self._rows(query.order_by(attempts.c.task_id, attempts.c.number))
+
+    # -- diary, plans -------------------------------------------------------------------------------------------------
+
+    def events(self, execution_id: str, *, after_seq: int = 0, limit: int = 1000) -> list[Row]:
+        """Return at most `limit` events of an execution whose number is above `after_seq`, in order."""
+        query = select(*_EVENT_COLUMNS).where(events.c.execution_id == execution_id, events.c.seq > after_seq)
+        return self._rows(query.order_by(events.c.seq).limit(limit))
+
+    def plan(self, id: str) -> JsonText | None:
+        """Return the plan of an execution, a dag or a plan hash."""
+        hashes = sa.union_all(
+            select(dag_executions.c.plan_hash).where(dag_executions.c.id == id),
+            select(dags.c.plan_hash).where(dags.c.id == id),
+            select(plans.c.hash).where(plans.c.hash == id),
+        ).subquery()
+        row = self._row(select(plans.c.document).where(plans.c.hash.in_(select(hashes))))
+        return None if row is None else row["document"]
+
+    def dag(self, dag_id: DagId | str) -> Row | None:
+        """Return every column of a dag; the document is `plan`'s."""
+        return self._row(select(dags).where(dags.c.id == dag_id))
+
+    def list_dags(self, *, limit: int = 50, offset: int = 0) -> Page:
+        """Return a page of dags, newest first, with the number of all."""
+        query = select(dags).order_by(dags.c.created_at.desc(), dags.c.id.desc()).limit(limit).offset(offset)
+        with self._connection() as connection:
+            total = connection.execute(select(func.count()).select_from(dags)).scalar_one()
+            return Page([dict(row) for row in connection.execute(query).mappings()], total, limit, offset)
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    def open_questions(self, execution_id: str | None = None, *, limit: int = 1000) -> list[Row]:
+        """Return the inbox: questions without an answer, oldest first, of one execution or of all."""
+        query = select(human_inputs).where(text(OPEN)).order_by(human_inputs.c.asked_at, human_inputs.c.id).limit(limit)
+        if execution_id is not None:
+            query = query.where(human_inputs.c.execution_id == execution_id)
+        return self._rows(query)
+
+    def question(self, execution_id: str, task_id: TaskId | str) -> Row | None:
+        """Return the latest question of a sub-step, open or closed."""
+        query = select(human_inputs).where(
+            human_inputs.c.execution_id == execution_id, human_inputs.c.task_id == task_id
+        )
+        return self._row(query.order_by(human_inputs.c.number.desc()).limit(1))
+
+    def pending_commands(self, execution_ids: Sequence[str] | None = None) -> list[Command]:
+        """Return the commands that no owner has applied, in the order of their numbers."""
+        query = select(commands).where(text(PENDING)).order_by(commands.c.id)
+        wanted = None if execution_ids is None else set(execution_ids)
+        # Filtered here: few are pending at a time, and a long list of ids would meet the limits of SQL parameters.
+        return [
+            Command(row["id"], row["execution_id"], row["kind"], values.decode(row["data"]), row["by"], row["at"])
+            for row in self._rows(query)
+            if wanted is None or row["execution_id"] in wanted
+        ]
+
+    def commands_changed(self) -> bool:
+        """Return whether commands are pending that were not at the last call. One index read; for one poller.
+
+        The ids themselves are compared: on PostgreSQL a lower one may become visible after a higher one.
+        """
+        with self._connection() as connection:
+            seen = tuple(
+                connection.execute(select(commands.c.id).where(text(PENDING)).order_by(commands.c.id)).scalars()
+            )
+        changed = bool(set(seen) - set(self._seen_commands))
+        self._seen_commands = seen
+        return changed
+
+
+def join_blobs(connection: sa.Connection, execution_id: ExecutionId, *names: str) -> dict[str, JsonText]:
+    """Return the large values of an execution by blob name; all of them where none is named."""
+    query = select(blobs.c.name, blobs.c.data).where(blobs.c.execution_id == execution_id)
+    if names:
+        query = query.where(blobs.c.name.in_(names))
+    parts: dict[str, list[bytes]] = {}
+    for name, data in connection.execute(query.order_by(blobs.c.name, blobs.c.chunk)):
+        parts.setdefault(name, []).append(data)
+    # Joined before decoding: a chunk may end inside a character.
+    return {name: JsonText(b"".join(chunks).decode()) for name, chunks in parts.items()}

@@ -1,0 +1,147 @@
+"""What the journal writes, compiled once per database: each statement, and the order of the values in its rows.
+
+A row begins with the columns of a record of `domain/records.py`, as they are, and ends with what the store adds; so a
+row is made by joining two tuples.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select, update
+
+from dagbok.domain.records import AttemptRow, HeaderRow, NewStep, QuestionRow, StepRow
+from dagbok.store.database import Database
+from dagbok.store.schema import (
+    attempts,
+    blobs,
+    commands,
+    dag_executions,
+    dags,
+    events,
+    human_inputs,
+    plans,
+    sub_steps,
+)
+
+EXECUTION_COLUMNS: Final = (
+    "id", "dag_id", "plan_hash", "title", "original_request", "primary_intent", "status", "duration_ms", "total_tasks",
+    "completed_tasks", "failed_tasks", "waiting_tasks", "skipped_tasks", "running_tasks", "retry_count",
+    "idempotency_key", "request_hash", "labels", "priority", "options", "deadline_at", "epoch", "owner", "traceparent",
+    "last_event_seq", "created_at", "updated_at",
+)  # fmt: skip
+
+
+class Statements:
+    """The statements of the group commit, in the order in which it runs them."""
+
+    def __init__(self, database: Database) -> None:
+        def compiled(clause: sa.ClauseElement, *names: str, copy_into: sa.Table | None = None) -> Any:
+            return database.statement(clause, *names, copy_into=copy_into)
+
+        def inserts(table: sa.Table, *names: str) -> Any:
+            return compiled(
+                sa.insert(table).values({name: _p(table.c[name]) for name in names}), *names, copy_into=table
+            )
+
+        # The fence. `HeaderRow`, then: seq_after, release, id, epoch, seq_before.
+        self.header = compiled(
+            update(dag_executions)
+            .where(
+                dag_executions.c.id == _p(dag_executions.c.id),
+                dag_executions.c.epoch == _p(dag_executions.c.epoch),
+                dag_executions.c.last_event_seq == bindparam("p_seq_before", type_=sa.BigInteger),
+            )
+            .values(
+                {name: _p(dag_executions.c[name]) for name in HeaderRow._fields}
+                | {
+                    "last_event_seq": bindparam("p_seq_after", type_=sa.BigInteger),
+                    "owner": sa.case(
+                        (bindparam("p_release", type_=sa.Boolean), sa.null()), else_=dag_executions.c.owner
+                    ),
+                }
+            ),
+            *HeaderRow._fields, "seq_after", "release", "id", "epoch", "seq_before",
+        )  # fmt: skip
+        # After a fence that did not hold, or a commit of unknown outcome: where does each execution stand?
+        self.settle = compiled(
+            select(dag_executions.c.epoch, dag_executions.c.last_event_seq)
+            .where(dag_executions.c.id == _p(dag_executions.c.id))
+            .with_for_update(),
+            "id",
+        )
+        # `StepRow`, then: input_bytes, result_bytes, execution_id.
+        names = [name for name in StepRow._fields if name != "task_id"]
+        self.step = compiled(
+            update(sub_steps)
+            .where(
+                sub_steps.c.execution_id == _p(sub_steps.c.execution_id), sub_steps.c.task_id == _p(sub_steps.c.task_id)
+            )
+            .values({name: _p(sub_steps.c[name]) for name in (*names, "input_bytes", "result_bytes")}),
+            *StepRow._fields, "input_bytes", "result_bytes", "execution_id",
+        )  # fmt: skip
+        # `AttemptRow`, then: execution_id. A try has one outcome: a later word about it takes the place of the earlier.
+        self.attempt = _upsert(database, attempts, ("execution_id", "task_id", "number"), *AttemptRow._fields)
+        # `QuestionRow`, then: execution_id. Written when asked and again when closed.
+        self.question = _upsert(database, human_inputs, ("execution_id", "task_id", "number"), *QuestionRow._fields)
+        self.event = inserts(events, "seq", "type", "task_id", "at", "data", "execution_id")
+        self.applied = compiled(
+            update(commands)
+            .where(commands.c.id == _p(commands.c.id), commands.c.execution_id == _p(commands.c.execution_id))
+            .values(applied_at=_p(commands.c.applied_at)),
+            "applied_at", "id", "execution_id",
+        )  # fmt: skip
+
+        self.blob_names = compiled(
+            select(blobs.c.name).where(blobs.c.execution_id == _p(blobs.c.execution_id)).distinct(), "execution_id"
+        )
+        self.drop_blob = compiled(
+            sa.delete(blobs).where(
+                blobs.c.execution_id == _p(blobs.c.execution_id), blobs.c.name == _p(blobs.c.name)
+            ),
+            "execution_id", "name",
+        )  # fmt: skip
+        self.blob = inserts(blobs, "execution_id", "name", "chunk", "data")
+
+        self.idempotent = compiled(
+            select(dag_executions.c.id, dag_executions.c.dag_id, dag_executions.c.request_hash).where(
+                dag_executions.c.idempotency_key == _p(dag_executions.c.idempotency_key)
+            ),
+            "idempotency_key",
+        )
+        self.plan = _insert_or_leave(database, plans, "hash", "document", "created_at")
+        self.dag = _insert_or_leave(
+            database, dags, "id", "title", "status", "plan_hash", "revision", "created_at", "updated_at"
+        )
+        self.execution = _insert_or_leave(database, dag_executions, *EXECUTION_COLUMNS)
+        # `NewStep`, then: id, execution_id, status, attempt, revision, created_at, updated_at.
+        self.new_step = inserts(
+            sub_steps,
+            *NewStep._fields,
+            "id",
+            "execution_id",
+            "status",
+            "attempt",
+            "revision",
+            "created_at",
+            "updated_at",
+        )
+
+
+def _p(column: sa.Column[Any]) -> sa.BindParameter[Any]:
+    return bindparam(f"p_{column.name}", type_=column.type)
+
+
+def _insert_or_leave(database: Database, table: sa.Table, *names: str) -> Any:
+    """Insert a row unless a unique column of it is taken already; the count tells."""
+    insert = database.insert(table).values({name: _p(table.c[name]) for name in names})
+    return database.statement(insert.on_conflict_do_nothing(), *names)
+
+
+def _upsert(database: Database, table: sa.Table, key: tuple[str, ...], *names: str) -> Any:
+    insert = database.insert(table).values({name: _p(table.c[name]) for name in (*names, "execution_id")})
+    clause = insert.on_conflict_do_update(
+        index_elements=list(key), set_={name: insert.excluded[name] for name in names if name not in key}
+    )
+    return database.statement(clause, *names, "execution_id")

@@ -1,0 +1,175 @@
+"""What happens to one execution at a time, each in its own transaction: claim it, delete it, ask something of it.
+
+`claim` and `delete` belong to the journal's thread. `write_command` does not: a process without an engine uses it too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import select
+
+from dagbok.domain import values
+from dagbok.domain.ids import Epoch, ExecutionId
+from dagbok.domain.records import HeaderRow, QuestionRow, StepRow, StoredExecution
+from dagbok.domain.states import Effect
+from dagbok.domain.values import Json, JsonText
+from dagbok.errors import Conflict, Fenced, NotFound
+from dagbok.store.batch import FINAL_RESULT, SYNTHESIS_RESULT, input_name, result_name
+from dagbok.store.database import Database
+from dagbok.store.queries import join_blobs
+from dagbok.store.schema import attempts, commands, dag_executions, human_inputs, plans, sub_steps
+
+
+def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[StoredExecution, set[str]]:
+    """Make `owner` the owner of the execution, and return it with the names of its blobs.
+
+    Repeating it claims again, with the next epoch.
+
+    Raises:
+        NotFound: There is no such execution.
+        Fenced: Somebody else claimed it at the same moment.
+    """
+    executions = dag_executions.c
+    with database.writing() as connection:
+        query = select(dag_executions, plans.c.document).join(plans).where(executions.id == execution_id)
+        row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            raise _no_execution(execution_id)
+        epoch = Epoch(row["epoch"] + 1)
+        # Not `epoch + 1` in SQL: of two that saw the same owner, one wins and the other learns it.
+        taken = connection.execute(
+            sa.update(dag_executions)
+            .where(executions.id == execution_id, executions.epoch == row["epoch"])
+            .values(epoch=epoch, owner=owner)
+        )
+        if taken.rowcount != 1:
+            raise Fenced(
+                f"Execution {execution_id} was claimed by somebody else at the same moment.", execution_id=execution_id
+            )
+        # Read after the fence: nothing of an older owner can come in between any more.
+        row = connection.execute(query).mappings().one()
+        large = join_blobs(connection, execution_id)
+        header = {name: row[name] for name in HeaderRow._fields}
+        for name in (FINAL_RESULT, SYNTHESIS_RESULT):
+            header[name] = large.get(name, header[name])
+        steps, effects = _steps(connection, execution_id, large)
+        stored = StoredExecution(
+            id=execution_id,
+            dag_id=row["dag_id"],
+            plan=row["document"],
+            options=row["options"],
+            epoch=epoch,
+            last_event_seq=row["last_event_seq"],
+            created_at=row["created_at"],
+            header=HeaderRow(**header),
+            steps=steps,
+            effects=effects,
+            questions=_questions(connection, execution_id),
+            interruptions=_interruptions(connection, execution_id),
+        )
+    return stored, set(large)
+
+
+def delete(database: Database, execution_id: ExecutionId) -> int:
+    """Delete the execution with all its rows and return how many sub-steps it had. Its dag and plan stay.
+
+    Raises:
+        NotFound: There is no such execution.
+    """
+    with database.writing() as connection:
+        # Counted under the execution's lock, which an append needs too.
+        query = select(dag_executions.c.id).where(dag_executions.c.id == execution_id).with_for_update()
+        if connection.execute(query).one_or_none() is None:
+            raise _no_execution(execution_id)
+        counted = select(sa.func.count()).select_from(sub_steps).where(sub_steps.c.execution_id == execution_id)
+        number = connection.execute(counted).scalar_one()
+        connection.execute(sa.delete(dag_executions).where(dag_executions.c.id == execution_id))
+    return int(number)
+
+
+def write_command(
+    database: Database,
+    execution_id: ExecutionId,
+    kind: str,
+    data: Mapping[str, Json],
+    by: str | None,
+    *,
+    wait: str | None = None,
+) -> int:
+    """Ask something of an execution and return the number of the command; its owner applies it.
+
+    Args:
+        wait: Names the question that this answers, as "TASK#NUMBER"; each takes one answer.
+
+    Raises:
+        NotFound: There is no such execution.
+        Conflict: The question has an answer already.
+        StoreUnavailable: The database does not answer; whether the command was written is not known.
+    """
+    with database.writing() as connection:
+        if connection.execute(select(dag_executions.c.id).where(dag_executions.c.id == execution_id)).first() is None:
+            raise _no_execution(execution_id)
+        taken = select(commands.c.id).where(commands.c.execution_id == execution_id, commands.c.wait == wait)
+        if wait is not None and connection.execute(taken).first() is not None:
+            raise _answered(execution_id, wait)
+        insert = database.insert(commands).values(
+            execution_id=execution_id, kind=kind, data=values.encode(dict(data)), by=by, at=_now_ms(), wait=wait
+        )
+        number = connection.execute(insert.on_conflict_do_nothing().returning(commands.c.id)).scalar_one_or_none()
+        if number is None:  # somebody else answered in this very moment
+            raise _answered(execution_id, wait)
+    return int(number)
+
+
+def _steps(
+    connection: sa.Connection, execution_id: ExecutionId, large: Mapping[str, JsonText]
+) -> tuple[list[StepRow], dict[Any, Effect]]:
+    columns = [sub_steps.c[name] for name in StepRow._fields]
+    steps: list[StepRow] = []
+    effects: dict[Any, Effect] = {}
+    for row in connection.execute(
+        select(*columns, sub_steps.c.effect)
+        .where(sub_steps.c.execution_id == execution_id)
+        .order_by(sub_steps.c.position)
+    ):
+        *cells, effect = row
+        step = StepRow(*cells)
+        effects[step.task_id] = Effect(effect)
+        if large:
+            step = step._replace(
+                input=large.get(input_name(step.task_id), step.input),
+                result=large.get(result_name(step.task_id), step.result),
+            )
+        steps.append(step)
+    return steps, effects
+
+
+def _questions(connection: sa.Connection, execution_id: ExecutionId) -> list[QuestionRow]:
+    columns = [human_inputs.c[name] for name in QuestionRow._fields]
+    query = select(*columns).where(human_inputs.c.execution_id == execution_id).order_by(human_inputs.c.id)
+    return [QuestionRow(*row) for row in connection.execute(query)]
+
+
+def _interruptions(connection: sa.Connection, execution_id: ExecutionId) -> dict[Any, int]:
+    query = (
+        select(attempts.c.task_id, sa.func.count())
+        .where(attempts.c.execution_id == execution_id, attempts.c.outcome == "interrupted")
+        .group_by(attempts.c.task_id)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _no_execution(execution_id: ExecutionId) -> NotFound:
+    return NotFound(f"There is no execution {execution_id}.", execution_id=execution_id)
+
+
+def _answered(execution_id: ExecutionId, wait: str | None) -> Conflict:
+    return Conflict(f"Question {wait} of execution {execution_id} has an answer already.", execution_id=execution_id)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,74 @@
+"""A connection that only writes, on the driver's own cursor: all that the group commit runs goes through here.
+
+SQLAlchemy compiles each statement once (`Database.statement`); per row nothing is left but the driver. Faults of a test
+enter here too: it wraps what `Database.writer` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+#: From so many rows on, one statement for all of them beats one for each.
+MANY_ROWS: Final = 16
+
+
+class Statement(NamedTuple):
+    """SQL for the driver's cursor, and what does the same for many rows faster, where there is such a thing."""
+
+    text: str  #: with numbered parameters
+    names: tuple[str, ...]  #: of a row's values, in order
+    copy: str | None = None  #: a COPY of the rows
+    bulk: str | None = None  #: one statement over a JSON array of the rows as objects
+
+
+class Writer:
+    """One connection, one transaction at a time. Raises the driver's errors as they are; for one thread."""
+
+    def __init__(self, connection: Any, cursor: Any, begin: str) -> None:
+        self._connection = connection
+        self._cursor = cursor
+        self._begin = begin
+
+    def begin(self) -> None:
+        """Begin the transaction, with the right to write."""
+        self._cursor.execute(self._begin)
+
+    def run(self, statement: Statement, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Run `statement` once per row and return how many rows of the table it touched in all."""
+        if not rows:
+            return 0
+        if statement.copy and len(rows) >= MANY_ROWS:
+            with self._cursor.copy(statement.copy) as copy:
+                write = copy.write_row
+                for row in rows:
+                    write(row)
+        elif statement.bulk and len(rows) >= MANY_ROWS:
+            data = orjson.dumps([dict(zip(statement.names, row, strict=True)) for row in rows])
+            self._cursor.execute(statement.bulk, (data.decode(),))
+        else:
+            self._cursor.executemany(statement.text, rows)
+        return int(self._cursor.rowcount)
+
+    def select(self, statement: Statement, row: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Return what `statement` finds."""
+        self._cursor.execute(statement.text, row)
+        return list(self._cursor.fetchall())
+
+    def commit(self) -> None:
+        """Make the transaction durable. An error leaves open whether it is."""
+        self._cursor.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo the transaction."""
+        self._cursor.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connection, whatever state it is in."""
+        with suppress(Exception):  # it may be what broke
+            self._cursor.close()
+        with suppress(Exception):
+            self._connection.close()

@@ -1,0 +1,166 @@
+"""Opening a database, and what its driver's errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from dagbok.errors import Misconfigured, StoreRejected, StoreUnavailable
+from dagbok.store.database import Database
+from dagbok.store.queries import Reader
+from dagbok.store.schema import dags, plans
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite://", "give SQLite a file"),
+        ("sqlite:///:memory:", "give SQLite a file"),
+        ("sqlite:///file:x?mode=memory&uri=true", "give SQLite a file"),
+        ("sqlite:////no/such/folder/dagbok.db", "folder /no/such/folder of the database does not exist"),
+        ("mysql://x/y", "not on 'mysql'"),
+        ("what", "no database URL"),
+        ("sqlite:////tmp", "cannot be opened"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_with_the_reason(url: str, words: str) -> None:
+    with pytest.raises(Misconfigured, match=words):
+        Database.open(url)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("These are my notes, and they are longer than a header of a database. " * 20)
+    with pytest.raises(Misconfigured, match=r"notes\.txt cannot be opened"):
+        Database.open(f"sqlite:///{tmp_path / 'notes.txt'}")
+
+
+def test_a_server_that_does_not_answer_is_unavailable() -> None:
+    with pytest.raises(StoreUnavailable, match="not available"):
+        Database.open("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_the_short_scheme_of_postgresql_works(postgres_url: str) -> None:
+    database = Database.open(postgres_url.replace("postgresql://", "postgres://"))
+    assert database.name == postgres_url
+    database.close()
+
+
+def test_passwords_are_not_shown(postgres_url: str) -> None:
+    database = Database.open(postgres_url.replace("dagbok@", "dagbok:secret@"))
+    assert "secret" not in database.name
+    database.close()
+
+
+def test_a_diary_without_tables_says_what_makes_them(empty_database_url: str) -> None:
+    database = Database.open(empty_database_url)
+    with pytest.raises(Misconfigured, match="dagbok db upgrade"):
+        Reader(database).list_executions()
+    database.close()
+
+
+def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
+    plan = {"hash": "h", "document": "{}", "created_at": 1}
+
+    def write_twice() -> None:
+        with database.writing() as connection:
+            connection.execute(sa.insert(plans).values(plan))
+            connection.execute(sa.insert(plans).values(plan))
+
+    with pytest.raises(StoreRejected, match=r"(?i)unique"):
+        write_twice()
+    assert Reader(database).plan("h") is None
+
+
+def test_a_snapshot_does_not_move(database: Database) -> None:
+    with Reader(database).snapshot() as reader:
+        assert reader.list_dags().total == 0
+        with database.writing() as connection:
+            connection.execute(sa.insert(plans).values(hash="h", document="{}", created_at=1))
+            connection.execute(
+                sa.insert(dags).values(
+                    id="d", title="", status="ready", plan_hash="h", revision=1, created_at=1, updated_at=1
+                )
+            )
+        assert reader.list_dags().total == 0
+    assert Reader(database).list_dags().total == 1
+
+
+def test_writers_of_one_file_wait_for_each_other(database: Database) -> None:
+    """Each takes the lock when it begins; none is refused because it read before another wrote."""
+    failures: list[BaseException] = []
+
+    def write(thread: int) -> None:
+        try:
+            for number in range(20):
+                with database.writing() as connection:
+                    connection.execute(sa.select(sa.func.count()).select_from(plans))
+                    connection.execute(sa.insert(plans).values(hash=f"{thread}-{number}", document="{}", created_at=1))
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with database.reading() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(plans)).scalar_one() == 80
+
+
+def sqlite_error(code: int, kind: type[sqlite3.Error] = sqlite3.OperationalError) -> sqlite3.Error:
+    error = kind("words")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "is_away"),
+    [
+        (sqlite_error(sqlite3.SQLITE_FULL), True),
+        (sqlite_error(sqlite3.SQLITE_BUSY), True),
+        (sqlite_error(sqlite3.SQLITE_IOERR | (4 << 8)), True),
+        (sqlite_error(sqlite3.SQLITE_READONLY), True),
+        (sqlite_error(sqlite3.SQLITE_CORRUPT, sqlite3.DatabaseError), True),
+        (sqlite_error(sqlite3.SQLITE_CONSTRAINT, sqlite3.IntegrityError), False),
+        (sqlite_error(sqlite3.SQLITE_TOOBIG, sqlite3.DataError), False),
+        (sqlite3.ProgrammingError("Cannot operate on a closed database."), True),
+        (sqlite3.InterfaceError("Error binding parameter 3"), False),
+        (psycopg.OperationalError("server closed the connection"), True),
+        (psycopg.errors.AdminShutdown("words"), True),
+        (psycopg.errors.DiskFull("words"), True),
+        (psycopg.errors.ReadOnlySqlTransaction("words"), True),
+        (psycopg.errors.DeadlockDetected("words"), True),
+        (psycopg.errors.CheckViolation("words"), False),
+        (psycopg.errors.InvalidTextRepresentation("words"), False),
+        (psycopg.errors.ProgramLimitExceeded("words"), False),
+        (psycopg.DataError("PostgreSQL text fields cannot contain NUL"), False),
+        (TypeError("words"), False),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), False),
+    ],
+    ids=lambda value: f"{type(value).__name__}" if isinstance(value, BaseException) else str(value),
+)
+def test_errors_of_the_database_are_told_from_errors_of_the_rows(
+    tmp_path: Path, error: Exception, is_away: bool
+) -> None:
+    """The first are waited out; the second are the fault of one execution."""
+    database = Database.open(f"sqlite:///{tmp_path / 'dagbok.db'}")
+    assert database.is_away(error) is is_away
+    assert isinstance(database.translate(error), StoreUnavailable if is_away else StoreRejected)
+    database.close()
+
+
+def test_starting_on_a_current_database_imports_no_alembic(database_url: str) -> None:
+    program = (
+        "import sys\nfrom dagbok.store import migrations\nfrom dagbok.store.database import Database\n"
+        "database = Database.open(sys.argv[1])\nmigrations.upgrade(database)\nprint('alembic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, database_url], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,115 @@
+"""One engine per database: who comes second is told who is first. Real processes, on both databases."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dagbok.errors import DatabaseInUse
+from dagbok.store.database import Database, read_owner
+from dagbok.store.queries import Reader
+from dagbok.store.takeover import write_command
+from store import diary, processes
+
+ENGINE = """
+import sys
+from dagbok.store.database import Database
+database = Database.open(sys.argv[1])
+lock = database.engine_lock()
+lock.acquire(command="dagbok serve --port 3000")
+lock.set_url("http://127.0.0.1:3000")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_second_engine_learns_who_the_first_is(database: Database, database_url: str) -> None:
+    with processes.running(ENGINE, database_url) as engine:
+        assert processes.line(engine) == "held"
+        with pytest.raises(DatabaseInUse) as refused:
+            database.engine_lock().acquire(command="dagbok run")
+        for word in (str(engine.pid), "dagbok serve --port 3000", "http://127.0.0.1:3000"):
+            assert word in str(refused.value)
+        assert refused.value.owner["pid"] == engine.pid
+        owner = read_owner(database_url)
+        assert owner is not None
+        assert (owner["pid"], owner["url"]) == (engine.pid, "http://127.0.0.1:3000")
+        engine.kill()
+        engine.wait()
+        # The kernel, or the server once it reads the end of the socket, lets go.
+        deadline = time.monotonic() + 10
+        while read_owner(database_url) is not None:
+            assert time.monotonic() < deadline
+        lock = database.engine_lock()
+        lock.acquire(command="dagbok run")
+        lock.release()
+
+
+def test_the_second_engine_of_one_process_is_refused_too(database: Database, database_url: str) -> None:
+    first, second = database.engine_lock(), database.engine_lock()
+    first.acquire(command="one")
+    with pytest.raises(DatabaseInUse, match=f"{os.getpid()}.*one"):
+        second.acquire(command="two")
+    assert not first.lost()
+    first.release()
+    first.release()
+    assert read_owner(database_url) is None
+    second.acquire(command="two")
+    owner = read_owner(database_url)
+    assert owner is not None
+    assert owner["command"] == "two"
+    second.release()
+
+
+def test_reads_and_commands_never_take_the_lock(database: Database) -> None:
+    lock = database.engine_lock()
+    lock.acquire(command="engine")
+    Reader(database).list_executions()
+    with pytest.raises(Exception, match="There is no execution"):
+        write_command(database, diary.execution_id(1), "cancel", {}, None)
+    lock.release()
+
+
+def test_the_lock_file_of_a_dead_process_says_nothing(tmp_path: Path) -> None:
+    """A pid that lives on as another process is told by its time of birth."""
+    url = f"sqlite:///{tmp_path / 'dagbok.db'}"
+    assert read_owner(url) is None
+    for words in ('{"pid": 4194304, "command": "x"}', f'{{"pid": {os.getpid()}, "born": "1"}}', "", "{", "[]"):
+        (tmp_path / "dagbok.db.lock").write_text(words)
+        assert read_owner(url) is None
+
+
+def test_two_names_of_one_file_are_one_database(tmp_path: Path) -> None:
+    one = Database.open(f"sqlite:///{tmp_path / 'dagbok.db'}")
+    (tmp_path / "link.db").symlink_to(tmp_path / "dagbok.db")
+    two = Database.open(f"sqlite:///{tmp_path / 'link.db'}")
+    lock = one.engine_lock()
+    lock.acquire(command="one")
+    with pytest.raises(DatabaseInUse):
+        two.engine_lock().acquire(command="two")
+    lock.release()
+    one.close()
+    two.close()
+
+
+def test_a_session_that_ends_loses_the_lock_and_may_take_it_again(postgres_url: str) -> None:
+    database = Database.open(postgres_url)
+    lock = database.engine_lock()
+    lock.acquire(command="engine", url="http://here")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name LIKE 'dagbok engine%'"
+            " AND datname = current_database()"
+        )
+    assert lock.lost()
+    lock.reacquire()
+    assert not lock.lost()
+    owner = read_owner(postgres_url)
+    assert owner is not None
+    assert (owner["command"], owner["url"]) == ("engine", "http://here")
+    lock.release()
+    database.close()
