@@ -101,7 +101,7 @@ def nestful_plan(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         return value
 
     calls = [call for call in row["output"] if call["name"] != "var_result"]
-    last = next((call["arguments"] for call in row["output"] if call["name"] == "var_result"), {})
+    last: dict[str, Any] = next((call["arguments"] for call in row["output"] if call["name"] == "var_result"), {})
     tasks = [
         {"id": call["label"], "tool_or_prompt": {"name": call["name"], "params": translate(call["arguments"])}}
         for call in calls

@@ -9,9 +9,9 @@ from dagbok.domain.call import Call, Reply
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import TaskId
 from dagbok.domain.records import Command
-from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
+from dagbok.domain.states import Effect, ExecutionStatus, Reason, StepStatus
 from dagbok.errors import Fenced, Stalled, StoreRejected, ToolError
-from engine.fakes import Bench, FakeJournal, FakeTool, plan, quiet, task
+from engine.fakes import Bench, FakeJournal, FakeTool, execution, plan, quiet, task
 
 
 async def _echo(call: Call) -> object:
@@ -37,7 +37,7 @@ def test_a_diamond_runs_in_order_and_its_sink_is_the_final_result() -> None:
     asyncio.run(main())
 
 
-def test_a_dependant_starts_only_after_the_commit_of_all_it_depends_on() -> None:
+def test_a_dependent_starts_only_after_the_commit_of_all_it_depends_on() -> None:
     """The promise that makes recovery exact: what a step saw is durable."""
 
     async def main() -> None:
@@ -372,7 +372,7 @@ def test_a_question_to_a_person_waits_while_its_siblings_go_on_and_the_answer_is
             )
         )  # fmt: skip
         await bench.finish(made)
-        assert made.status is ExecutionStatus.WAITING
+        assert made.status == "waiting"
         assert made.count(StepStatus.COMPLETED) == 1
         bench.scheduler.apply(Command(1, made.id, "answer", {"taskId": "ask", "answer": "red"}, "ann", 0))
         await bench.finish(made)
@@ -389,7 +389,7 @@ def test_an_execution_that_another_owner_took_is_dropped_and_its_bodies_are_cut_
 
         async def body(call: Call) -> object:
             try:
-                await asyncio.Event().wait()
+                return await asyncio.Event().wait()
             finally:
                 cut_off.set()
 
@@ -407,17 +407,55 @@ def test_an_execution_that_another_owner_took_is_dropped_and_its_bodies_are_cut_
     asyncio.run(main())
 
 
-def test_losing_an_execution_to_the_database_is_told_to_whoever_can_end_it() -> None:
+def test_an_execution_whose_rows_are_rejected_is_ended_from_what_was_accepted_and_waiters_hear_of_that() -> None:
     async def main() -> None:
         journal = FakeJournal(held=True)
         bench = Bench(FakeTool("work", _echo), journal=journal)
-        lost: list[str] = []
-        bench.scheduler.on_lost = lambda lost_id, error: lost.append(f"{lost_id} {type(error).__name__}")
         made = bench.add(plan(task("a")))
+        waiter = asyncio.ensure_future(bench.scheduler.wait(made.id))
+
+        def end(lost_id: str, error: StoreRejected) -> None:
+            again = execution(plan(task("a")), bench.tools)
+            again.id = made.id
+            again.abort(Reason.STORE_REJECTED, error.message, bench.clock.now_ms())
+            bench.scheduler.take_over(again)
+
+        bench.scheduler.on_rejected = end
+        await quiet()
+        journal.held = False
+        journal.release(StoreRejected("no such column"))
+        await waiter
+        assert journal.appended[-1].header.error_code == "store_rejected"
+        assert journal.appended[-1].header.status == "failed"
+
+    asyncio.run(main())
+
+
+def test_waiters_hear_of_a_rejected_execution_that_cannot_be_ended_either() -> None:
+    async def main() -> None:
+        journal = FakeJournal(held=True)
+        bench = Bench(FakeTool("work", _echo), journal=journal)
+        made = bench.add(plan(task("a")))
+        waiter = asyncio.ensure_future(bench.scheduler.wait(made.id))
+        bench.scheduler.on_rejected = bench.scheduler.give_up
         await quiet()
         journal.release(StoreRejected())
-        await quiet()
-        assert lost == [f"{made.id} StoreRejected"]
+        with pytest.raises(StoreRejected):
+            await waiter
+
+    asyncio.run(main())
+
+
+def test_a_listener_that_fails_does_not_stop_the_execution() -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo))
+
+        def fails(*_: object) -> None:
+            raise RuntimeError("not today")
+
+        bench.scheduler.subscribe(fails)
+        done = await bench.run(task("a"), task("b", "a"))
+        assert done.status is ExecutionStatus.COMPLETED
 
     asyncio.run(main())
 

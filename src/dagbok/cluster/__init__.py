@@ -1,1 +1,1 @@
-"""."""
+"""How an execution reaches the engine that runs it."""

@@ -26,7 +26,7 @@ from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
 from dagbok.engine.ports import Clock, Journal, Timer, Tools, ToolSpec
 from dagbok.engine.ready import ReadyQueue
 from dagbok.engine.runner import Attempt, Outcome, failure
-from dagbok.errors import BadInput, Conflict, DagbokError, Fenced, NotFound, OutcomeUnknown, Stalled
+from dagbok.errors import BadInput, Conflict, DagbokError, Fenced, NotFound, OutcomeUnknown, Stalled, StoreRejected
 
 log = logging.getLogger("dagbok.engine")
 
@@ -85,8 +85,9 @@ class Scheduler:
         self._closing = False
         self._listeners: list[Listener] = []
         self._orphans: set[asyncio.Task[None]] = set()  # bodies that ended for us, but not yet for Python
-        #: Called when an execution cannot go on here although it has not ended.
-        self.on_lost: Callable[[ExecutionId, BaseException], None] | None = None
+        self._waiters: dict[ExecutionId, asyncio.Future[None]] = {}  # of executions between rejection and rescue
+        #: Called when the database refuses an execution's rows; expected to end it by `take_over` or to `give_up`.
+        self.on_rejected: Callable[[ExecutionId, StoreRejected], None] | None = None
 
     # -- owning -----------------------------------------------------------------------------------------------------
 
@@ -99,6 +100,7 @@ class Scheduler:
     def take_over(self, execution: Execution) -> None:
         """Own an execution that an earlier owner left: close its open attempts and go on."""
         run = self._runs[execution.id] = _Run(execution)
+        run.settled = self._waiters.pop(execution.id, None)
         now_ms = self.clock.now_ms()
         for position in execution.take_over(now_ms):
             due_at = execution.steps[position].next_attempt_at or now_ms
@@ -384,8 +386,11 @@ class Scheduler:
             return
         for attempt in launches:
             attempt.start()
-        for listener in self._listeners:
-            listener(run.execution, changes)
+        for listener in tuple(self._listeners):
+            try:
+                listener(run.execution, changes)
+            except Exception:
+                log.exception("a listener failed; execution %s goes on", changes.execution_id)
         if changes.release:
             self._runs.pop(changes.execution_id, None)
             self._settle(run, None)
@@ -410,15 +415,24 @@ class Scheduler:
         self._lose(run, stalled)
 
     def _lose(self, run: _Run, error: BaseException) -> None:
-        """Give up an execution: cut its bodies off, tell those who wait, and let `on_lost` decide what follows."""
+        """Give up an execution: cut its bodies off, and tell those who wait."""
         self._drop(run)
         self._runs.pop(run.execution.id, None)
         self._dirty.pop(run, None)
         level = logging.WARNING if isinstance(error, (Fenced, OutcomeUnknown)) else logging.ERROR
         log.log(level, "execution %s is given up here: %s", run.execution.id, error)
-        self._settle(run, error)
-        if self.on_lost is not None and not self._closing:
-            self.on_lost(run.execution.id, error)
+        if self.on_rejected is None or self._closing or not isinstance(error, StoreRejected):
+            self._settle(run, error)
+            return
+        if run.settled is not None:
+            self._waiters[run.execution.id] = run.settled  # those who wait hear of the end that follows
+        self.on_rejected(run.execution.id, error)
+
+    def give_up(self, execution_id: ExecutionId, error: BaseException) -> None:
+        """Tell those who wait that an execution whose rows were rejected could not be ended either."""
+        settled = self._waiters.pop(execution_id, None)
+        if settled is not None:
+            _set_error(settled, error)
 
     def _drop(self, run: _Run) -> None:
         """Forget all that runs or is queued of an execution; its bodies are cut off."""
@@ -440,8 +454,12 @@ class Scheduler:
             if error is None:
                 settled.set_result(None)
             else:
-                settled.set_exception(error)
-                settled.exception()  # retrieved: a waiter that went away is no "never retrieved" warning
+                _set_error(settled, error)
+
+
+def _set_error(future: asyncio.Future[None], error: BaseException) -> None:
+    future.set_exception(error)
+    future.exception()  # retrieved: a waiter that went away is no "never retrieved" warning
 
 
 def _seconds(params: Mapping[str, Any]) -> float:

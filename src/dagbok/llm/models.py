@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ def resolve(name: str) -> Model:
         Misconfigured: The name is unknown, its package is not installed, or its key is not set; the message says what
             to do. Fields: `model`.
     """
+    # On a terminal pydantic-ai greets with an advertisement; a program's output is its own.
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")
     wanted = name.strip()
     if wanted in (PROVIDER, NAME):
         from dagbok.llm.offline import OfflineModel

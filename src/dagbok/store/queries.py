@@ -73,6 +73,11 @@ class Reader:
     def _row(self, query: sa.Select[Any]) -> Row | None:
         return next(iter(self._rows(query)), None)
 
+    def ping(self) -> None:
+        """Return if the database answers. Raises StoreUnavailable if not."""
+        with self._connection() as connection:
+            connection.execute(select(1))
+
     # -- executions ---------------------------------------------------------------------------------------------------
 
     def list_executions(self, *, limit: int = 50, offset: int = 0, status: ExecutionStatus | str | None = None) -> Page:

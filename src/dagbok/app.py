@@ -1,0 +1,307 @@
+"""The composition root: `Dagbok` opens database, journal, tools and engine, and closes them in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import uuid_utils
+
+from dagbok import wire
+from dagbok.cluster.local import LocalWorker
+from dagbok.domain.call import Call
+from dagbok.domain.ids import SYNTHESIS_TOOL
+from dagbok.domain.plan import Plan
+from dagbok.domain.states import ExecutionStatus
+from dagbok.domain.values import Json, parse
+from dagbok.engine.clock import SystemClock
+from dagbok.engine.ports import ToolSpec
+from dagbok.engine.scheduler import Scheduler
+from dagbok.errors import Conflict, NotFound
+from dagbok.llm.extractive import HINT, NAME
+from dagbok.llm.inference import Inference, Synthesis
+from dagbok.llm.models import resolve
+from dagbok.service import ClarificationNeeded, Diary, Options, Service, Submitted
+from dagbok.settings import Settings, load
+from dagbok.store import migrations
+from dagbok.store.database import Database, read_owner
+from dagbok.store.journal import Journal
+from dagbok.store.lock import Owner
+from dagbok.store.queries import Reader
+from dagbok.tools.registry import Home, Registry, Tool
+from dagbok.tools.tool import Options as ToolOptions
+
+log = logging.getLogger("dagbok")
+
+#: How long what runs may take to end when the engine closes; the rest goes on at the next start.
+CLOSE_GRACE_S = 5.0
+
+
+class _EngineTools:
+    """The tools as the engine sees them: the registry, and the synthesis, which no plan may call."""
+
+    def __init__(self, registry: Registry, synthesis: ToolSpec) -> None:
+        self._registry = registry
+        self._synthesis = synthesis
+
+    def get(self, name: str) -> ToolSpec | None:
+        return self._synthesis if name == SYNTHESIS_TOOL else self._registry.get(name)
+
+
+class Dagbok:
+    """An engine with its diary. Use it as an async context manager.
+
+        async with Dagbok("sqlite:///diary.db", tools=[fetch]) as dagbok:
+            execution = await dagbok.run(plan)
+            print(execution.status, execution.final_result)
+
+    Entering takes the database for this engine alone, brings its tables up to date, and goes on with whatever an
+    earlier process left unfinished. Leaving lets what runs end for a few seconds; the rest goes on at the next start.
+    """
+
+    service: Service
+
+    def __init__(
+        self,
+        database_url: str | None = None,
+        *,
+        tools: Iterable[Callable[..., Any] | Tool] = (),
+        settings: Settings | None = None,
+        recover: bool = True,
+        command: str | None = None,
+        **flags: Any,
+    ) -> None:
+        """Prepare an engine; nothing is opened yet.
+
+        Args:
+            database_url: `sqlite:///FILE` or `postgresql://...`; the setting where not given.
+            tools: Functions, decorated with `@tool` or not, beside the tools that ship and those of the settings.
+            settings: Where given, the environment is not read.
+            recover: Whether to go on with what an earlier process left unfinished.
+            command: How this program is named to others that find the database taken.
+            flags: Any field of `Settings`, above the environment.
+        """
+        if settings is None:
+            settings = load(database_url=database_url, **flags)
+        elif database_url is not None or flags:
+            settings = settings.model_copy(update={"database_url": database_url or settings.database_url, **flags})
+        self.settings = settings
+        self._tools = tuple(tools)
+        self._recover = recover
+        self._command = command or Path(sys.argv[0] or "python").name
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Open everything.
+
+        Raises:
+            DatabaseInUse: Another engine has the database; the message names it.
+            Misconfigured, SchemaTooNew, StoreUnavailable: It cannot work; the message says why.
+        """
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close everything, in the opposite order."""
+        await self._stack.aclose()
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        registry = make_registry(settings, self._tools)
+        stack.callback(registry.close)
+        if settings.model != Settings.model_fields["model"].default:
+            await asyncio.to_thread(resolve, settings.model)  # a model that cannot work is told now, not by a step
+        database = await asyncio.to_thread(
+            Database.open, settings.database_url, synchronous=settings.sqlite_synchronous
+        )
+        stack.callback(database.close)
+        self.lock = database.engine_lock()
+        await asyncio.to_thread(self.lock.acquire, command=self._command)
+        stack.callback(self.lock.release)
+        await asyncio.to_thread(migrations.upgrade, database)
+        reader = Reader(database)
+        journal = Journal(database, lock=self.lock)
+        journal.start()
+        stack.push_async_callback(journal.close)
+        tools = _EngineTools(registry, Synthesis(settings.model, settings.inference_timeout_s, settings.prompt_chars))
+        scheduler = Scheduler(
+            journal,
+            tools,
+            SystemClock(),
+            max_concurrency=settings.max_concurrency,
+            max_result_bytes=settings.max_result_bytes,
+        )
+        stack.push_async_callback(scheduler.close, CLOSE_GRACE_S)
+        owner = f"{self._command}:{os.getpid()}:{uuid_utils.uuid7()}"
+        worker = LocalWorker(scheduler, journal, reader, tools, owner=owner)
+        worker.start()
+        stack.push_async_callback(worker.close)
+        self.scheduler = scheduler
+        self.service = Service(reader, journal=journal, worker=worker, registry=registry, settings=settings)
+        if self._recover:
+            unfinished = await asyncio.to_thread(self.service.unfinished)
+            taken = await worker.take_over(row["id"] for row in unfinished)
+            if taken:
+                log.info("going on with %d unfinished executions", len(taken))
+
+    # -- what a program does ----------------------------------------------------------------------------------------
+
+    async def submit(
+        self, plan: Plan | Json | str | bytes, *, title: str | None = None, labels: dict[str, str] | None = None
+    ) -> Submitted:
+        """Make a plan (a `Plan`, its JSON, or the text of that) an execution that is durable and runs.
+
+        Raises:
+            InvalidPlan: With every problem in `problems`.
+            MalformedJson, NotJson, TooLarge: Nothing was stored.
+            Conflict: The plan asks for a clarification; the message holds the question.
+        """
+        document = parse(plan) if isinstance(plan, str | bytes) else plan
+        submitted = await self.service.submit(document, Options(title=title, labels=labels))
+        if isinstance(submitted, ClarificationNeeded):
+            raise Conflict(
+                f"The plan needs a clarification first: {submitted.query}", clarification_query=submitted.query
+            )
+        return submitted
+
+    async def run(
+        self, plan: Plan | Json | str | bytes, *, title: str | None = None, labels: dict[str, str] | None = None
+    ) -> wire.Execution:
+        """Submit a plan and return its execution once it has ended or waits for a person. Raises like `submit`."""
+        submitted = await self.submit(plan, title=title, labels=labels)
+        return await self.wait(submitted.execution_id)
+
+    async def wait(self, execution_id: str) -> wire.Execution:
+        """Return an execution once it has ended or waits for a person. Raises NotFound."""
+        await self.service.wait(execution_id)
+        return await self.get(execution_id)
+
+    async def get(self, execution_id: str) -> wire.Execution:
+        """Return an execution as it stands, with its sub-steps and their whole results. Raises NotFound."""
+        return await asyncio.to_thread(read_execution, self.service, execution_id)
+
+    async def list(
+        self, *, limit: int = 50, offset: int = 0, status: ExecutionStatus | str | None = None
+    ) -> list[wire.ExecutionSummary]:
+        """Return executions without their sub-steps, newest first."""
+        page = await asyncio.to_thread(self.service.list_executions, limit=limit, offset=offset, status=status)
+        return wire.ExecutionList.model_validate_json(wire.executions_json(page)).executions
+
+    async def answer(
+        self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
+    ) -> None:
+        """Answer the question of a sub-step; see `Service.answer`."""
+        await self.service.answer(execution_id, task_id, answer, by=by)
+
+    async def cancel(self, execution_id: str) -> wire.Execution:
+        """End an execution and return it. Raises NotFound, Conflict (it has ended already)."""
+        await self.service.cancel(execution_id)
+        return await self.wait(execution_id)
+
+
+def read_execution(diary: Diary, execution_id: str) -> wire.Execution:
+    """Return an execution with its sub-steps and their whole results. Raises NotFound."""
+    row, steps = diary.details(execution_id, whole=True)
+    return wire.Execution.model_validate_json(wire.execution_json(row, steps))
+
+
+@contextmanager
+def open_diary(settings: Settings) -> Iterator[Diary]:
+    """Open a database to read, beside whatever engine owns it.
+
+    Raises:
+        NotFound: There are no tables yet: nothing ever ran here.
+        Misconfigured, SchemaTooNew, StoreUnavailable: It cannot be read; the message says why.
+    """
+    with _existing(settings) as database:
+        if migrations.current(database) is None:
+            raise NotFound(f"{database.name} holds no diary yet; `dagbok run PLAN.json` makes one.")
+        migrations.check(database)
+        yield Diary(Reader(database))
+
+
+def find_owner(settings: Settings) -> Owner | None:
+    """Return the engine that owns the database now, without disturbing it; None: nobody does."""
+    return read_owner(settings.database_url)
+
+
+def upgrade_database(settings: Settings) -> tuple[str | None, str]:
+    """Bring the tables up to date, making the database if there is none; return the schema before and after.
+
+    Raises:
+        SchemaTooNew, StoreUnavailable: See `migrations.upgrade`.
+    """
+    database = Database.open(settings.database_url, synchronous=settings.sqlite_synchronous)
+    try:
+        return migrations.current(database), migrations.upgrade(database)
+    finally:
+        database.close()
+
+
+def database_schema(settings: Settings) -> tuple[str | None, str]:
+    """Return the schema that the database has (None: no tables), and the one of this release. Raises NotFound."""
+    with _existing(settings) as database:
+        return migrations.current(database), migrations.head()
+
+
+@contextmanager
+def _existing(settings: Settings) -> Iterator[Database]:
+    # SQLite makes the file that is opened; one who only looks leaves nothing behind.
+    kind, _, name = settings.database_url.partition(":///")
+    path = Path(name.partition("?")[0])
+    if kind == "sqlite" and name and not path.exists():
+        raise NotFound(f"There is no diary at {path.absolute()} yet; `dagbok run PLAN.json` makes one.")
+    database = Database.open(settings.database_url, synchronous=settings.sqlite_synchronous)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def model_hint(model: str | None) -> str | None:
+    """Return how to get a real model, if `model` is the built-in offline one."""
+    return HINT if model in (NAME, NAME.partition(":")[0]) else None
+
+
+def make_registry(settings: Settings, tools: Iterable[Callable[..., Any] | Tool] = ()) -> Registry:
+    """Return the tools of these settings: those that ship, installed ones, modules of the settings, and `tools`.
+
+    Raises:
+        Misconfigured: A module cannot be used, or two tools have one name.
+    """
+    registry = Registry(
+        workspace=settings.workspace, timeout_s=settings.tool_timeout_s, max_threads=settings.max_concurrency
+    )
+    registry.load_entry_points()
+    for module in settings.tools:
+        registry.load_module(module)
+    for function in tools:
+        registry.add(function)
+    inference = Inference(settings.model, settings.inference_timeout_s, settings.prompt_chars)
+    registry.add(_as_tool(inference))
+    return registry
+
+
+def _as_tool(inference: Inference) -> Tool:
+    async def ask(call: Call, _: Home) -> object:
+        return await inference(call)
+
+    return Tool(
+        name=inference.name,
+        description=inference.description,
+        parameters=inference.parameters,
+        body=ask,
+        options=ToolOptions(effect=inference.effect, timeout_s=inference.timeout_s),
+        origin="dagbok.llm.inference:Inference",
+    )

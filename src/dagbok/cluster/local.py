@@ -1,0 +1,155 @@
+"""Executions run in this process: handed over when submitted, taken over when an earlier process left them.
+
+Taking over is claiming (the epoch grows, so the earlier owner cannot write any more), reading the rows, and going on.
+Commands that others committed reach their execution here, whichever process wrote them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from dagbok.domain import values
+from dagbok.domain.execution import Execution, restore
+from dagbok.domain.ids import ExecutionId
+from dagbok.domain.plan import HUMAN, Plan
+from dagbok.domain.records import Command, StoredExecution
+from dagbok.domain.states import Reason
+from dagbok.engine.ports import Clock, Tools
+from dagbok.engine.scheduler import Scheduler
+from dagbok.errors import DagbokError, NotFound, StoreRejected
+
+log = logging.getLogger("dagbok.cluster")
+
+#: How often the database is asked whether another process wrote a command.
+POLL_INTERVAL_S = 0.25
+
+
+class Claims(Protocol):
+    """The part of the journal that changes owners."""
+
+    def claim(self, execution_id: ExecutionId, owner: str) -> asyncio.Future[StoredExecution]:
+        """Make `owner` the owner and return all that is needed to go on. Raises NotFound."""
+        ...
+
+
+class Commands(Protocol):
+    """The part of the reader that finds commands. Synchronous; called from threads."""
+
+    def commands_changed(self) -> bool:
+        """Return whether there may be new commands since the last call."""
+        ...
+
+    def pending_commands(self, execution_ids: Sequence[str] | None = None) -> list[Command]:
+        """Return the commands not yet applied, oldest first."""
+        ...
+
+
+class LocalWorker:
+    """Owns executions for one engine in this process."""
+
+    def __init__(self, scheduler: Scheduler, claims: Claims, commands: Commands, tools: Tools, *, owner: str) -> None:
+        self.owner = owner
+        self._scheduler = scheduler
+        self._claims = claims
+        self._commands = commands
+        self._tools = tools
+        self._applied: set[int] = set()  # commands applied whose commit may still be under way
+        self._poll: asyncio.Task[None] | None = None
+        self._rescues: set[asyncio.Task[None]] = set()
+        scheduler.on_rejected = self._rescue
+
+    def start(self) -> None:
+        """Begin to hear commands of other processes."""
+        self._poll = asyncio.get_running_loop().create_task(self._listen())
+
+    async def close(self) -> None:
+        """Stop hearing commands. The scheduler is closed by whoever opened it."""
+        for task in (self._poll, *self._rescues):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    def hand_over(self, execution: Execution) -> None:
+        """Run an execution whose submission named this worker as its owner and is durable."""
+        self._scheduler.add(execution)
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the engine."""
+        return self._scheduler.clock
+
+    async def wait(self, execution_id: ExecutionId) -> None:
+        """Return once the execution ended or waits for a person; at once if it does not run here."""
+        await self._scheduler.wait(execution_id)
+
+    async def take_over(self, execution_ids: Iterable[ExecutionId]) -> list[ExecutionId]:
+        """Go on with unfinished executions; return those that now run here.
+
+        One that needs a tool this process does not have is left as it is, with a warning: better late than failed.
+        """
+        taken: list[ExecutionId] = []
+        for execution_id in execution_ids:
+            try:
+                stored = await self._claims.claim(execution_id, self.owner)
+            except NotFound:
+                continue  # deleted meanwhile
+            execution = restore(stored, Plan.model_validate(values.decode(stored.plan)))
+            if execution.ended:
+                continue
+            if unknown := self._unknown_tools(execution):
+                names = ", ".join(sorted(unknown))
+                log.warning("execution %s is left as it is: this process has no tool %s", execution_id, names)
+                continue
+            self._scheduler.take_over(execution)
+            taken.append(execution_id)
+        if taken:
+            await self.hear()
+        return taken
+
+    async def hear(self) -> None:
+        """Apply the commands that wait for executions owned here."""
+        owned = [execution.id for execution in self._scheduler.owned()]
+        if not owned:
+            return
+        for command in await asyncio.to_thread(self._commands.pending_commands, owned):
+            if command.id in self._applied:
+                continue
+            self._applied.add(command.id)
+            try:
+                self._scheduler.apply(command)
+            except NotFound:
+                self._applied.discard(command.id)  # it ended while we read
+
+    def _unknown_tools(self, execution: Execution) -> set[str]:
+        names = {step.task.tool for step in execution.steps if not step.ended}
+        return {name for name in names if name != HUMAN and self._tools.get(name) is None}
+
+    async def _listen(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_INTERVAL_S)
+            try:
+                if await asyncio.to_thread(self._commands.commands_changed):
+                    await self.hear()
+            except DagbokError as exc:
+                # The journal tells of an outage once; here it only means that commands wait a little longer.
+                log.debug("commands cannot be read: %s", exc)
+
+    def _rescue(self, execution_id: ExecutionId, error: StoreRejected) -> None:
+        task = asyncio.get_running_loop().create_task(self._abort(execution_id, error))
+        self._rescues.add(task)
+        task.add_done_callback(self._rescues.discard)
+
+    async def _abort(self, execution_id: ExecutionId, error: StoreRejected) -> None:
+        """End an execution whose rows the database refuses, from what it last accepted."""
+        try:
+            stored = await self._claims.claim(execution_id, self.owner)
+        except DagbokError as exc:
+            log.error("execution %s cannot be ended: %s", execution_id, exc)
+            self._scheduler.give_up(execution_id, error)
+            return
+        execution = restore(stored, Plan.model_validate(values.decode(stored.plan)))
+        execution.abort(Reason.STORE_REJECTED, values.clean(error.message, 1000), self.clock.now_ms())
+        self._scheduler.take_over(execution)

@@ -1,0 +1,351 @@
+"""The use cases: what the API, the command line and the library all do, once.
+
+`Diary` reads and needs no engine; `Service` also submits and commands. Rows come as mappings of column names, JSON
+columns as text; `dagbok.wire` turns them into what clients see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import uuid_utils
+
+from dagbok.cluster.local import LocalWorker
+from dagbok.domain import answers, values
+from dagbok.domain.events import Event, EventType
+from dagbok.domain.execution import Execution
+from dagbok.domain.ids import DagId, Epoch, ExecutionId, TaskId
+from dagbok.domain.plan import HUMAN, Plan, SubTask
+from dagbok.domain.records import NewExecution, Page
+from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus
+from dagbok.domain.validate import Limits, Problem, check, read
+from dagbok.domain.values import Json, JsonText
+from dagbok.errors import BadInput, Conflict, NotFound, OutcomeUnknown, StoreError, StoreUnavailable
+from dagbok.settings import Settings
+from dagbok.store.journal import Journal
+from dagbok.store.queries import Reader
+from dagbok.tools.registry import Registry
+
+Row = Mapping[str, Any]
+
+#: Results up to this size come with the list of sub-steps; larger ones by their own request.
+INLINE_RESULT_BYTES = 64 * 1024
+#: Sub-tasks from which on checking and preparing a plan is done in a thread, so that the loop goes on.
+LARGE_PLAN = 50
+#: How long a submission waits for its commit, and a question about readiness for the database.
+SUBMIT_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a submission may ask beside its plan."""
+
+    title: str | None = None
+    labels: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A durable execution."""
+
+    execution_id: ExecutionId
+    dag_id: DagId
+    original_request: str
+    total_tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClarificationNeeded:
+    """The agent wants to ask before it plans; nothing runs."""
+
+    query: str | None
+
+
+class Diary:
+    """Reads what was written. Synchronous and safe on any thread."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def list_executions(self, *, limit: int = 50, offset: int = 0, status: str | None = None) -> Page:
+        """Return executions, newest first.
+
+        Raises:
+            BadInput: A limit outside 1-100, a negative offset, or an unknown status.
+        """
+        if not 1 <= limit <= 100:
+            raise BadInput(f"`limit` is {limit}; it is a number from 1 to 100.", pointer="/limit")
+        if not 0 <= offset <= values.MAX_INTEGER:
+            raise BadInput(f"`offset` is {offset}; it is 0 or more.", pointer="/offset")
+        if status is not None and status not in set(ExecutionStatus):
+            words = ", ".join(ExecutionStatus)
+            raise BadInput(f"`status` is {status!r}; it is one of {words}.", pointer="/status")
+        return self.reader.list_executions(limit=limit, offset=offset, status=status)
+
+    def execution(self, execution_id: str) -> Row:
+        """Return an execution. Raises NotFound."""
+        row = self.reader.get_execution(ExecutionId(execution_id))
+        if row is None:
+            raise _no_execution(execution_id)
+        return row
+
+    def sub_steps(self, execution_id: str, *, inline_bytes: int = INLINE_RESULT_BYTES) -> Sequence[Row]:
+        """Return the sub-steps in task-id order, the synthesis last; larger results as None. Raises NotFound."""
+        rows = self.reader.sub_steps(ExecutionId(execution_id), inline_bytes=inline_bytes)
+        if not rows:
+            self.execution(execution_id)  # a plan has sub-tasks: no rows means no execution
+        return rows
+
+    def details(self, execution_id: str, *, whole: bool = False) -> tuple[Row, Sequence[Row]]:
+        """Return an execution and its sub-steps as they were at one moment; larger results as None unless `whole`.
+
+        Raises:
+            NotFound: No such execution.
+        """
+        with self.reader.snapshot() as reader:
+            at_once = Diary(reader)
+            row, steps = at_once.execution(execution_id), at_once.sub_steps(execution_id)
+            return row, [at_once._with_result(step) for step in steps] if whole else steps
+
+    def _with_result(self, step: Row) -> Row:
+        if step["result"] is not None or step["result_bytes"] is None:
+            return step
+        return {**step, "result": self.reader.result(step["execution_id"], step["task_id"])}
+
+    def result(self, execution_id: str, task_id: str) -> JsonText:
+        """Return the whole result of a sub-step as JSON text. Raises NotFound, also while there is none."""
+        text = self.reader.result(ExecutionId(execution_id), TaskId(task_id))
+        if text is not None:
+            return text
+        steps = {row["task_id"]: row for row in self.sub_steps(execution_id, inline_bytes=0)}
+        if task_id not in steps:
+            raise NotFound(f"Execution {execution_id} has no sub-step {task_id!r}.", execution_id=execution_id)
+        status = steps[task_id]["status"]
+        raise NotFound(
+            f"Sub-step {task_id!r} of {execution_id} has no result; it is {status}.", execution_id=execution_id
+        )
+
+    def events(self, execution_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Row]:
+        """Return events after the one numbered `after`, in order. Raises NotFound."""
+        rows = self.reader.events(ExecutionId(execution_id), after_seq=after, limit=limit)
+        if not rows:
+            self.execution(execution_id)
+        return rows
+
+    def unfinished(self) -> Sequence[Row]:
+        """Return what has not ended: id, status, title, created_at."""
+        return self.reader.unfinished()
+
+
+class Service(Diary):
+    """All use cases of a running engine. Call it on the engine's event loop."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        journal: Journal,
+        worker: LocalWorker,
+        registry: Registry,
+        settings: Settings,
+    ) -> None:
+        super().__init__(reader)
+        self.registry = registry
+        self.settings = settings
+        self._journal = journal
+        self._worker = worker
+
+    def check(self, plan: Json | Plan) -> list[Problem]:
+        """Return every problem of a plan."""
+        return check(plan, self.registry.schemas(), self._limits)
+
+    async def submit(
+        self, plan: Json | Plan, options: Options | None = None, *, large: bool = False
+    ) -> Submitted | ClarificationNeeded:
+        """Make a plan an execution that is durable and about to run.
+
+        Args:
+            plan: The document, or a `Plan`.
+            options: What is asked beside it.
+            large: Whether the caller knows it to be large, though it has few sub-tasks: it is then checked in a thread.
+
+        Raises:
+            InvalidPlan, TooLarge: Nothing was stored.
+            StoreUnavailable: The database is away; nothing was stored.
+            StoreRejected, OutcomeUnknown: See `Journal.create`.
+        """
+        document = plan.document() if isinstance(plan, Plan) else plan
+        if isinstance(document, dict) and document.get("clarification_needed") is True:
+            query = document.get("clarification_query")
+            return ClarificationNeeded(query if isinstance(query, str) else None)
+        tasks = document.get("sub_tasks") if isinstance(document, dict) else None
+        large = large or (isinstance(tasks, list) and len(tasks) >= LARGE_PLAN)
+        return await self._submit(document, options or Options(), large=large)
+
+    async def submit_dag(self, dag_id: str, options: Options | None = None) -> Submitted:
+        """Run the plan of a stored dag once more. Raises NotFound, and as `submit`: tools may have changed since."""
+        text = await asyncio.to_thread(self.reader.plan, dag_id) if dag_id.startswith("dag_") else None
+        if text is None:
+            raise NotFound(f"There is no dag {dag_id!r}.", dag_id=dag_id)
+        return await self._submit(values.decode(text), options or Options(), large=True, dag_id=DagId(dag_id))
+
+    async def _submit(self, document: Json, options: Options, *, large: bool, dag_id: DagId | None = None) -> Submitted:
+        if large:
+            execution, new = await asyncio.to_thread(self._prepare, document, options, dag_id)
+        else:
+            execution, new = self._prepare(document, options, dag_id)
+        self._check_available()
+        # Shielded: a caller that goes away, or gives up waiting, must not leave a durable execution that nobody runs.
+        created = asyncio.ensure_future(self._create(execution, new))
+        try:
+            await asyncio.wait_for(asyncio.shield(created), SUBMIT_TIMEOUT_S)
+        except TimeoutError:
+            created.add_done_callback(lambda done: done.cancelled() or done.exception())
+            message = (
+                f"The database did not answer for {SUBMIT_TIMEOUT_S:g} s; {new.id} runs if it was written after all."
+            )
+            raise OutcomeUnknown(message, execution_id=new.id) from None
+        return Submitted(new.id, new.dag_id, new.original_request, new.total_tasks)
+
+    async def _create(self, execution: Execution, new: NewExecution) -> None:
+        await self._journal.create(new)
+        self._worker.hand_over(execution)
+
+    async def wait(self, execution_id: str) -> None:
+        """Return once the execution ended or waits for a person; at once if it does not run here."""
+        await self._worker.wait(ExecutionId(execution_id))
+
+    async def cancel(self, execution_id: str, *, by: str | None = None) -> None:
+        """Ask for the end of an execution; durable when this returns, applied right after.
+
+        Raises:
+            NotFound, Conflict: No such execution; it has ended already.
+        """
+        row = await asyncio.to_thread(self.execution, execution_id)
+        if row["status"] in EXECUTION_ENDED:
+            raise Conflict(f"Execution {execution_id} is {row['status']} already; nothing is left to cancel.")
+        self._check_available()
+        await self._journal.write_command(ExecutionId(execution_id), "cancel", {}, by)
+        await self._worker.hear()
+
+    async def answer(
+        self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
+    ) -> None:
+        """Answer the open question of a sub-step; durable when this returns, applied right after.
+
+        Args:
+            execution_id: The execution.
+            task_id: The sub-task that waits.
+            answer: `{"input": value}` to a question of the plan; to "did it happen?"
+                `{"decision": "retry" | "succeeded" | "fail", "result"?: value}`.
+            by: Who answers.
+
+        Raises:
+            NotFound, Conflict: No such sub-step; it does not wait, or has its answer already.
+            InvalidAnswer: The answer does not fit; nothing was changed.
+        """
+        question = await asyncio.to_thread(self._question, execution_id, task_id)
+        data = {"taskId": task_id, "answer": answers.read(question["kind"], question["answer_schema"], answer)}
+        wait = f"{task_id}#{question['number']}"
+        self._check_available()
+        await self._journal.write_command(ExecutionId(execution_id), "answer", data, by, wait=wait)
+        await self._worker.hear()
+
+    def _question(self, execution_id: str, task_id: str) -> Row:
+        question = self.reader.question(execution_id, task_id)
+        if question is not None and question["closed_at"] is None:
+            return question
+        steps = {row["task_id"]: row for row in self.sub_steps(execution_id, inline_bytes=0)}
+        if task_id not in steps:
+            raise NotFound(f"Execution {execution_id} has no sub-step {task_id!r}.", execution_id=execution_id)
+        status = steps[task_id]["status"]
+        raise Conflict(f"Sub-step {task_id!r} of {execution_id} does not wait for an answer; it is {status}.")
+
+    async def delete(self, execution_id: str) -> int:
+        """Remove an ended execution with all it wrote; return how many sub-steps went with it.
+
+        Raises:
+            NotFound, Conflict: No such execution; it has not ended.
+        """
+        row = await asyncio.to_thread(self.execution, execution_id)
+        if row["status"] not in EXECUTION_ENDED:
+            message = f"Execution {execution_id} is {row['status']}; cancel it or let it end before it is deleted."
+            raise Conflict(message, execution_id=execution_id)
+        self._check_available()
+        return await self._journal.delete(ExecutionId(execution_id))
+
+    def _check_available(self) -> None:
+        # The journal would hold on until the database is back; a caller is better told to come again.
+        if not self._journal.available:
+            raise StoreUnavailable("The database cannot be reached now; nothing was written. Try again later.")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the database answered the last time it was written to."""
+        return self._journal.available
+
+    async def is_ready(self) -> bool:
+        """Return whether submissions can be taken now, asking the database."""
+        if not self.ready:
+            return False
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self.reader.ping), READY_TIMEOUT_S)
+        except (StoreError, TimeoutError):
+            return False
+        return True
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.settings.max_sub_tasks, self.settings.max_plan_bytes)
+
+    def _prepare(self, document: Json, options: Options, dag_id: DagId | None = None) -> tuple[Execution, NewExecution]:
+        plan = read(document, self.registry.schemas(), self._limits)
+        execution_id = ExecutionId(new_id("dag-exec_"))
+        now_ms = self._worker.clock.now_ms()
+        execution = Execution(execution_id, plan, epoch=Epoch(1), effect_of=self._effect)
+        text = values.encode(document)
+        new = NewExecution(
+            id=execution_id,
+            dag_id=dag_id or DagId(new_id("dag_")),
+            new_dag=dag_id is None,
+            plan_hash=plan_hash(document),
+            plan=text,
+            title=options.title or plan.title or _shorten(plan.original_request),
+            original_request=plan.original_request,
+            primary_intent=plan.intent.primary,
+            created_at=now_ms,
+            total_tasks=len(plan.sub_tasks),
+            steps=execution.new_steps(),
+            event=Event(1, EventType.EXECUTION_CREATED.value, None, now_ms, None),
+            owner=self._worker.owner,
+            labels=values.encode(dict(options.labels)) if options.labels else None,
+        )
+        return execution, new
+
+    def _effect(self, task: SubTask) -> Effect:
+        tool = self.registry.get(task.tool)
+        return Effect.PURE if task.tool == HUMAN or tool is None else tool.effect
+
+
+def new_id(prefix: str) -> str:
+    """Return a new id: `prefix` and a UUIDv7, so that ids sort by the time they were made."""
+    return f"{prefix}{uuid_utils.uuid7()}"
+
+
+def plan_hash(document: Json) -> str:
+    """Return the content hash of a plan: the same for the same JSON, whatever the order of its keys."""
+    return hashlib.sha256(values.canonical(document)).hexdigest()
+
+
+def _shorten(text: str, limit: int = 120) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def _no_execution(execution_id: str) -> NotFound:
+    return NotFound(f"There is no execution {execution_id!r}.", execution_id=execution_id)

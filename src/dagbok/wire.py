@@ -1,0 +1,368 @@
+"""What clients see: the shapes of requests, responses and problems, camelCase outside of plans.
+
+Two ways to one shape. Responses are written from rows as JSON text (`execution_json`, ...), so that a stored result is
+copied and never parsed; the models below say the same to OpenAPI, to the client and to the library, and a test holds
+the two together. Every field is always there; what has no value is `null`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from dagbok.domain.plan import Plan
+from dagbok.domain.records import Page
+from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
+
+Row = Mapping[str, Any]
+
+
+class Shape(BaseModel):
+    """A JSON object with camelCase names; snake_case is accepted too, unknown fields are kept."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+
+class SubStep(Shape):
+    """One sub-task of one execution."""
+
+    id: str
+    execution_id: str
+    task_id: str
+    position: int
+    description: str
+    thought: str
+    action_type: Literal["tool", "inference", "human"]
+    tool_or_prompt_name: str
+    tool_or_prompt_params: dict[str, Any]
+    expected_output: str
+    dependencies: list[str]
+    status: StepStatus
+    reason: str | None
+    attempt: int
+    revision: int
+    input: Any = Field(
+        description="The params with references replaced; null before the first attempt, and if over 1 MiB"
+    )
+    result: Any = Field(description="The result; null while there is none, and where it is larger than 64 KiB")
+    result_bytes: int | None
+    result_url: str | None = Field(description="Where the whole result is, if it is larger than 64 KiB")
+    error: str | None
+    error_code: str | None
+    error_detail: str | None
+    effect: Effect
+    progress: dict[str, Any] | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_ms: int | None
+    next_attempt_at: datetime | None
+    usage: dict[str, Any] | None
+    cost_usd: float | None
+    model: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class ExecutionSummary(Shape):
+    """One run of a plan, without plan and sub-steps."""
+
+    id: str
+    dag_id: str
+    title: str
+    original_request: str
+    primary_intent: str
+    status: ExecutionStatus
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_ms: int
+    total_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    waiting_tasks: int
+    skipped_tasks: int
+    running_tasks: int
+    final_result: str | None = Field(description="What the user gets, Markdown; null in a list if over 64 KiB")
+    synthesis_result: str | None = Field(description="The raw output of the synthesis, Markdown; likewise")
+    error: str | None
+    error_code: str | None
+    retry_count: int
+    last_retry_at: datetime | None
+    total_usage: dict[str, Any] | None
+    total_cost_usd: float | None
+    labels: dict[str, str] | None
+    priority: int
+    options: dict[str, Any] | None
+    paused_at: datetime | None
+    deadline_at: datetime | None
+    wake_at: datetime | None
+    last_event_seq: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Execution(ExecutionSummary):
+    """One run of a plan with its sub-steps, in task-id order, the synthesis last."""
+
+    sub_steps: list[SubStep]
+
+    def __getitem__(self, task_id: str) -> SubStep:
+        """Return the sub-step of a task. Raises KeyError."""
+        for step in self.sub_steps:
+            if step.task_id == str(task_id):
+                return step
+        raise KeyError(task_id)
+
+
+class Pagination(Shape):
+    """Which part of a list this is."""
+
+    limit: int
+    offset: int
+    count: int = Field(description="Items on this page")
+    total: int = Field(description="Items in all")
+    next_cursor: str | None = None
+
+
+class ExecutionList(Shape):
+    """A page of executions, newest first."""
+
+    executions: list[ExecutionSummary]
+    pagination: Pagination
+
+
+class SubStepList(Shape):
+    """The sub-steps of an execution."""
+
+    execution_id: str
+    sub_steps: list[SubStep]
+
+
+class SubmitOptions(Shape):
+    """What a submission may ask beside its plan."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    title: Annotated[str, Field(max_length=500)] | None = None
+    labels: (
+        Annotated[
+            dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=500)]], Field(max_length=100)
+        ]
+        | None
+    ) = None
+
+
+class SubmitRequest(Shape):
+    """A submission with options: either a plan or the id of a stored dag. A bare plan is accepted in its place."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    plan: Plan | None = None
+    dag_id: str | None = None
+    options: SubmitOptions | None = None
+
+
+class SubmitResponse(Shape):
+    """A durable execution that runs."""
+
+    status: Literal["started"] = "started"
+    execution_id: str
+    dag_id: str
+    original_request: str
+    total_tasks: int
+    message: str
+
+
+class ClarificationResponse(BaseModel):
+    """The agent asks before it plans; nothing runs. The names are fixed: older clients know them."""
+
+    status: Literal["clarification_required"] = "clarification_required"
+    clarification_query: str | None
+
+
+class CascadeInfo(Shape):
+    """What went with a deleted execution."""
+
+    related_sub_steps_deleted: int
+
+
+class DeleteResponse(Shape):
+    """An execution that is gone."""
+
+    message: str
+    execution_id: str
+    cascade_info: CascadeInfo
+
+
+class AnswerRequest(Shape):
+    """An answer: `input` to a question of the plan, `decision` (and `result`) to "did it happen?"."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    input: Any = None
+    decision: Literal["retry", "succeeded", "fail"] | None = None
+    result: Any = None
+    by: Annotated[str, Field(max_length=200)] | None = None
+
+
+class CommandResponse(Shape):
+    """A command that is durable."""
+
+    message: str
+    execution_id: str
+
+
+class ToolFunction(BaseModel):
+    """A function as model APIs describe it."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class ToolView(Shape):
+    """A tool that plans may call."""
+
+    type: Literal["function"] = "function"
+    function: ToolFunction
+    effect: Effect
+    timeout_seconds: float
+    max_concurrency: int | None
+    aliases: list[str]
+
+
+class Health(Shape):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+    timestamp: datetime
+
+
+class SchedulerHealth(Shape):
+    """What starts by itself."""
+
+    active_schedules: int = Field(description="Schedules (cron) that are active; 0 until this server has any")
+
+
+class Ready(Shape):
+    """Submissions can be taken."""
+
+    status: Literal["ready", "not_ready"]
+    provider: str
+    model: str
+    scheduler: SchedulerHealth
+    timestamp: datetime
+
+
+class ProblemItem(BaseModel):
+    """One fault of the request."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) into the body; the place of a query parameter")
+    code: str
+    detail: str
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str | None = None
+    errors: list[ProblemItem] | None = None
+
+
+# -- from rows ----------------------------------------------------------------------------------------------------
+
+_TIMES = frozenset(
+    {
+        "started_at",
+        "completed_at",
+        "last_retry_at",
+        "paused_at",
+        "deadline_at",
+        "wake_at",
+        "next_attempt_at",
+        "created_at",
+    }
+    | {"updated_at"}
+)
+_JSON = frozenset(
+    {
+        "tool_or_prompt_params",
+        "dependencies",
+        "input",
+        "result",
+        "progress",
+        "usage",
+        "total_usage",
+        "labels",
+        "options",
+    }
+)
+_SUMMARY = tuple((name, to_camel(name)) for name in ExecutionSummary.model_fields)
+_STEP = tuple((name, to_camel(name)) for name in SubStep.model_fields if name != "result_url")
+
+
+def iso(time_ms: int) -> str:
+    """Return UTC milliseconds since 1970 as ISO 8601."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def execution_json(row: Row, sub_steps: Iterable[Row] | None = None) -> bytes:
+    """Return an execution as JSON, with its sub-steps if given."""
+    return orjson.dumps(_execution(row, sub_steps))
+
+
+def executions_json(page: Page) -> bytes:
+    """Return a page of executions as JSON."""
+    pagination = {
+        "limit": page.limit,
+        "offset": page.offset,
+        "count": len(page.items),
+        "total": page.total,
+        "nextCursor": None,
+    }
+    items = [_execution(row, None) for row in page.items]
+    return orjson.dumps({"executions": items, "pagination": pagination})
+
+
+def sub_steps_json(execution_id: str, rows: Sequence[Row]) -> bytes:
+    """Return the sub-steps of an execution as JSON."""
+    return orjson.dumps({"executionId": execution_id, "subSteps": [_sub_step(row) for row in rows]})
+
+
+def result_url(execution_id: str, task_id: str) -> str:
+    """Return the path of a sub-step's whole result."""
+    return f"/api/v1/dag-executions/{execution_id}/sub-steps/{quote(task_id, safe='')}/result"
+
+
+def _execution(row: Row, sub_steps: Iterable[Row] | None) -> dict[str, Any]:
+    view = {camel: _field(name, row[name]) for name, camel in _SUMMARY}
+    if sub_steps is not None:
+        view["subSteps"] = [_sub_step(step) for step in sub_steps]
+    return view
+
+
+def _sub_step(row: Row) -> dict[str, Any]:
+    view = {camel: _field(name, row[name]) for name, camel in _STEP}
+    if row["input"] is None and row["attempt"] and row["input_bytes"] is None:
+        view["input"] = view["toolOrPromptParams"]  # stored only where references made it differ
+    large = row["result"] is None and row["result_bytes"] is not None
+    view["resultUrl"] = result_url(row["execution_id"], row["task_id"]) if large else None
+    return view
+
+
+def _field(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in _TIMES:
+        return iso(value)
+    return orjson.Fragment(value) if name in _JSON else value
