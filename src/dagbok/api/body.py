@@ -1,0 +1,170 @@
+"""The body of `POST /execute-dag`: a bare plan, or `{"plan" | "dagId", "options"}`; every fault gets a place.
+
+The standard parser reads it, because it keeps NaN, 2**70 and lone surrogates as they are; the plan's checker then names
+each of them. `Guard` bounds the size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any, Final
+
+from pydantic import ValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from dagbok import wire
+from dagbok.api import problems
+from dagbok.domain import values
+from dagbok.domain.validate import Problem
+from dagbok.domain.values import Json, pointer_to
+from dagbok.errors import BadInput, InvalidPlan, NotJson
+from dagbok.service import Options
+
+#: From this size on a body is parsed in a thread.
+LARGE_BODY_BYTES: Final = 64 * 1024
+
+_ENVELOPE: Final = {"plan": "plan", "dagId": "dag_id", "dag_id": "dag_id", "options": "options"}
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a client wants to run."""
+
+    plan: Json  #: None where `dag_id` is given
+    dag_id: str | None
+    options: Options
+    problems: tuple[
+        Problem, ...
+    ]  #: faults outside the plan; not yet told, so that those of the plan can come with them
+    pointer: str  #: of the plan within the body: "" or "/plan"
+    size_bytes: int
+
+
+async def read(request: Request) -> Submission:
+    """Return the submission of a request.
+
+    Raises:
+        HTTPException: 415, it is not JSON by its own words.
+        MalformedJson: Nor by its content.
+        BadInput: It is JSON, but no object.
+    """
+    require_json(request.headers)
+    data = await request.body()
+    large = len(data) >= LARGE_BODY_BYTES
+    document = await asyncio.to_thread(values.read, data) if large else values.read(data)
+    if not isinstance(document, dict):
+        kind = "a list" if isinstance(document, list) else "no object"
+        message = f'The body is {kind}; it has to be a plan, or {{"plan": ..., "options": ...}}.'
+        raise BadInput(message, problems=(Problem("", "bad_value", message),))
+    if "sub_tasks" in document or not ("plan" in document or "dagId" in document or "dag_id" in document):
+        return Submission(document, None, Options(), (), "", len(data))
+    faults = list(_envelope_faults(document))
+    options = _options(document.get("options"), faults)
+    dag_id = document.get("dagId", document.get("dag_id"))
+    return Submission(document.get("plan"), dag_id, options, tuple(faults), "/plan", len(data))
+
+
+async def read_answer(request: Request) -> tuple[dict[str, Any], str | None]:
+    """Return the answer of a request, without what is null, and who gives it.
+
+    Raises:
+        HTTPException: 415, it is not JSON by its own words.
+        MalformedJson: Nor by its content.
+        BadInput: It is no answer; `problems` name each place.
+    """
+    require_json(request.headers)
+    document = values.parse(await request.body())
+    try:
+        answer = wire.AnswerRequest.model_validate(document)
+    except ValidationError as exc:
+        faults = tuple(
+            Problem(
+                pointer_to(*error["loc"]), "bad_value", f"{pointer_to(*error['loc']) or 'The answer'}: {error['msg']}."
+            )
+            for error in exc.errors(include_url=False, include_input=False)
+        )
+        raise BadInput(problems.summary(faults), problems=faults) from exc
+    return answer.model_dump(exclude_unset=True, exclude={"by"}), answer.by
+
+
+def require_json(headers: Headers) -> None:
+    """Raise HTTPException 415 unless the headers announce plain JSON in UTF-8."""
+    message = Message()
+    message["content-type"] = headers.get("content-type", "none/none")
+    kind = message.get_content_type()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        given = f"is {headers['content-type'][:100]!r}" if "content-type" in headers else "is missing"
+        raise HTTPException(415, f"The Content-Type {given}; it has to be application/json.", _ACCEPT)
+    charset = str(message.get_param("charset", "utf-8")).lower()
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise HTTPException(415, f"The charset is {charset[:50]!r}; JSON is UTF-8 (RFC 8259).", _ACCEPT)
+    if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
+        raise HTTPException(
+            415, f"The Content-Encoding is {encoding[:50]!r}; send the body as it is.", {"Accept-Encoding": "identity"}
+        )
+
+
+_ACCEPT: Final = {"Accept": "application/json"}
+
+
+def at(pointer: str, error: BadInput) -> BadInput:
+    """Return `error` about a plan as one about the body that has this plan at `pointer`."""
+    if not pointer:
+        return error
+    fields = dict(error.fields)
+    if found := fields.get("problems"):
+        fields["problems"] = moved(pointer, found)
+    if isinstance(inner := fields.get("pointer"), str):
+        fields["pointer"] = pointer + inner
+    return type(error)(error.message, **fields)
+
+
+def moved(pointer: str, found: Iterator[Problem] | tuple[Problem, ...] | list[Problem]) -> tuple[Problem, ...]:
+    """Return problems of a plan with their pointers into the body that has it at `pointer`."""
+    return tuple(Problem(pointer + problem.pointer, problem.code, problem.message) for problem in found)
+
+
+def refusal(faults: tuple[Problem, ...]) -> BadInput:
+    """Return the error that tells of all `faults` of a submission."""
+    in_plan = any(fault.pointer.startswith("/plan") for fault in faults)
+    return (InvalidPlan if in_plan else BadInput)(problems.summary(faults), problems=faults)
+
+
+def _envelope_faults(document: Mapping[str, Any]) -> Iterator[Problem]:
+    around = {name: value for name, value in document.items() if name != "plan"}
+    yield from (Problem(fault.pointer, NotJson.code, fault.message) for fault in values.faults(around))
+    known = ", ".join(name for name in _ENVELOPE if "_" not in name)
+    for name in around:
+        if name not in _ENVELOPE:
+            yield Problem(
+                pointer_to(name), "unknown_field", f"`{name}` is not known here; beside a plan there may be: {known}."
+            )
+    dag_id = document.get("dagId", document.get("dag_id"))
+    if "plan" in document and dag_id is not None:
+        yield Problem("/dagId", "bad_value", "Give either a plan or the dagId of a stored one, not both.")
+    elif "plan" not in document and not isinstance(dag_id, str):
+        yield Problem("/dagId", "bad_value", "`dagId` is the id of a stored dag, a string.")
+
+
+def _options(given: Json, faults: list[Problem]) -> Options:
+    """Return the options of a submission; what is wrong with them is added to `faults`."""
+    if given is None or any(fault.code == NotJson.code for fault in faults):
+        return Options()
+    try:
+        options = wire.SubmitOptions.model_validate(given)
+    except ValidationError as exc:
+        known = ", ".join(field.alias or name for name, field in wire.SubmitOptions.model_fields.items())
+        for error in exc.errors(include_url=False, include_input=False):
+            pointer = pointer_to("options", *error["loc"])
+            if error["type"] == "extra_forbidden":
+                message = f"This release knows no option `{error['loc'][-1]}`; it knows {known}."
+                faults.append(Problem(pointer, "unsupported_option", message))
+            else:
+                faults.append(Problem(pointer, "bad_value", f"{pointer}: {error['msg']}."))
+        return Options()
+    return Options(title=options.title, labels=options.labels)

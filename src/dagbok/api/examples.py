@@ -1,0 +1,217 @@
+"""One story told through every example of the API's documentation: a plan of two steps and a synthesis, as it runs."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from dagbok import wire
+from dagbok.api import problems
+from dagbok.domain.validate import Problem
+
+EXECUTION_ID: Final = "dag-exec_01932f3e-7c1b-7d2a-9f53-3f1c0a6c2b11"
+_DAG_ID: Final = "dag_01932f3e-7c1b-7d2a-9f53-3f2b8e0f4c57"
+_AT: Final = "2025-01-15T09:30:00.120Z"
+_LATER: Final = "2025-01-15T09:30:01.480Z"
+
+PLAN: Final[dict[str, Any]] = {
+    "original_request": "What does our README promise?",
+    "intent": {"primary": "summarise a file"},
+    "sub_tasks": [
+        {
+            "id": "1",
+            "description": "Read the file",
+            "action_type": "tool",
+            "tool_or_prompt": {"name": "read_file", "params": {"path": "README.md"}},
+            "dependencies": ["none"],
+        },
+        {
+            "id": "2",
+            "description": "Name the promises",
+            "action_type": "inference",
+            "tool_or_prompt": {"name": "inference", "params": {"prompt": "List the promises in: <Result from Task 1>"}},
+            "dependencies": ["1"],
+        },
+    ],
+    "synthesis_plan": "One sentence per promise.",
+}
+
+SUBMISSIONS: Final[dict[str, Any]] = {
+    "plan": {"summary": "A bare plan", "value": PLAN},
+    "options": {
+        "summary": "A plan with options",
+        "value": {"plan": PLAN, "options": {"title": "README promises", "labels": {"team": "docs"}}},
+    },
+    "dag": {"summary": "A stored dag once more", "value": {"dagId": _DAG_ID}},
+}
+
+# What the routes really say.
+STARTED_MESSAGE: Final = "The execution is durable and runs."
+DELETED_MESSAGE: Final = "The execution and all it wrote are gone."
+CANCELLED_MESSAGE: Final = "The execution is being cancelled."
+ANSWERED_MESSAGE: Final = "The answer is durable; the sub-step goes on."
+
+STARTED: Final = {
+    "status": "started",
+    "executionId": EXECUTION_ID,
+    "dagId": _DAG_ID,
+    "originalRequest": PLAN["original_request"],
+    "totalTasks": 2,
+    "message": STARTED_MESSAGE,
+}
+
+CLARIFICATION: Final = {"status": "clarification_required", "clarification_query": "Which README do you mean?"}
+
+
+def _nothing(shape: type[wire.Shape], **given: Any) -> dict[str, Any]:
+    # Every field is always there, so an example shows every field.
+    return {(field.alias or name): given.get(field.alias or name) for name, field in shape.model_fields.items()}
+
+
+SUB_STEP: Final = _nothing(
+    wire.SubStep,
+    id="sub-step_01932f3e-7c1b-7d2a-9f53-3f3d5b7a9e02",
+    executionId=EXECUTION_ID,
+    taskId="1",
+    position=0,
+    description="Read the file",
+    thought="",
+    actionType="tool",
+    toolOrPromptName="read_file",
+    toolOrPromptParams={"path": "README.md"},
+    expectedOutput="",
+    dependencies=[],
+    status="completed",
+    attempt=1,
+    revision=0,
+    input={"path": "README.md"},
+    result={"path": "README.md", "text": "# Dagbok\n..."},
+    resultBytes=46,
+    effect="pure",
+    startedAt=_AT,
+    completedAt=_LATER,
+    durationMs=1360,
+    createdAt=_AT,
+    updatedAt=_LATER,
+)
+
+SUMMARY: Final = _nothing(
+    wire.ExecutionSummary,
+    id=EXECUTION_ID,
+    dagId=_DAG_ID,
+    title="README promises",
+    originalRequest=PLAN["original_request"],
+    primaryIntent="summarise a file",
+    status="running",
+    startedAt=_AT,
+    durationMs=1360,
+    totalTasks=2,
+    completedTasks=1,
+    failedTasks=0,
+    waitingTasks=0,
+    skippedTasks=0,
+    runningTasks=1,
+    retryCount=0,
+    labels={"team": "docs"},
+    priority=0,
+    lastEventSeq=4,
+    createdAt=_AT,
+    updatedAt=_LATER,
+)
+
+EXECUTION: Final = {**SUMMARY, "subSteps": [SUB_STEP]}
+EXECUTIONS: Final = {
+    "executions": [SUMMARY],
+    "pagination": {"limit": 50, "offset": 0, "count": 1, "total": 1, "nextCursor": None},
+}
+SUB_STEPS: Final = {"executionId": EXECUTION_ID, "subSteps": [SUB_STEP]}
+DELETED: Final = {
+    "message": DELETED_MESSAGE,
+    "executionId": EXECUTION_ID,
+    "cascadeInfo": {"relatedSubStepsDeleted": 3},
+}
+CANCELLED: Final = {"message": CANCELLED_MESSAGE, "executionId": EXECUTION_ID}
+TOOLS: Final = [
+    {
+        "type": "function",
+        "function": {
+            "name": "wait",
+            "description": "Wait before the sub-tasks that depend on this one go on.",
+            "parameters": {
+                "type": "object",
+                "properties": {"seconds": {"type": "number", "minimum": 0, "maximum": 31622400}},
+                "required": ["seconds"],
+            },
+        },
+        "effect": "pure",
+        "timeoutSeconds": 31622460.0,
+        "maxConcurrency": None,
+        "aliases": [],
+    }
+]
+HEALTH: Final = {"status": "ok", "timestamp": _AT}
+READY: Final = {
+    "status": "ready",
+    "provider": "offline",
+    "model": "extractive",
+    "scheduler": {"activeSchedules": 0},
+    "timestamp": _AT,
+}
+NOT_READY: Final = {**READY, "status": "not_ready"}
+ANSWERED: Final = {"message": ANSWERED_MESSAGE, "executionId": EXECUTION_ID}
+ANSWERS: Final[dict[str, Any]] = {
+    "input": {"summary": "To a question of the plan", "value": {"input": "the blue one", "by": "ann"}},
+    "decision": {
+        "summary": "Did it happen?",
+        "value": {"decision": "succeeded", "result": {"sent": True}, "by": "ann"},
+    },
+}
+
+
+def _problem(status: int, code: str, title: str, detail: str, *faults: Problem) -> dict[str, Any]:
+    return problems.example(status, code, title, detail, faults)
+
+
+_CYCLE: Final = Problem(
+    "/sub_tasks/0/dependencies", "cycle", "The sub-tasks wait for each other in a cycle: '1' -> '2' -> '1'."
+)
+_LIMIT: Final = Problem("/limit", "bad_value", "`limit` is '0': Input should be greater than or equal to 1.")
+
+#: An example for each status that a problem can have; the routes say which are theirs.
+PROBLEMS: Final[dict[int, dict[str, Any]]] = {
+    400: _problem(
+        400, "malformed_json", "Malformed JSON", "Malformed JSON at line 3, column 14: Expecting ',' delimiter."
+    ),
+    403: _problem(
+        403, "foreign_origin", "Foreign origin",
+        "Pages of 'https://example.com' may not call; DAGBOK_ALLOWED_ORIGINS names those that may.",
+    ),
+    404: _problem(404, "not_found", "Not found", f"There is no execution '{EXECUTION_ID}'."),
+    409: _problem(
+        409, "conflict", "Conflict",
+        f"Execution {EXECUTION_ID} is running; cancel it or let it end before it is deleted.",
+    ),
+    413: _problem(413, "too_large", "Too large", "The body has 9,437,184 bytes; at most 8,454,144 are accepted."),
+    415: _problem(
+        415, "unsupported_media_type", "Unsupported media type",
+        "The Content-Type is 'text/plain'; it has to be application/json.",
+    ),
+    421: _problem(
+        421, "unknown_host", "Unknown host",
+        "This server does not answer for 'example.com'; DAGBOK_ALLOWED_HOSTS adds names.",
+    ),
+    422: _problem(422, "invalid_plan", "Invalid plan", f"The plan has 1 problem: {_CYCLE.message}", _CYCLE),
+    500: _problem(
+        500, "internal_error", "Internal error",
+        "Something went wrong here; it is not the fault of the request. The log has it under "
+        "5e9c7a54-3c1f-4c39-8a43-2b7d2f0a1c66.",
+    ),
+    503: _problem(
+        503, "store_unavailable", "Diary unavailable",
+        "The database is not available at the moment; nothing was changed. Try again.",
+    ),
+}  # fmt: skip
+
+#: The 422 of requests without a plan.
+PARAMETER_PROBLEM: Final = _problem(
+    422, "invalid_input", "Invalid input", f"The request has 1 problem: {_LIMIT.message}", _LIMIT
+)

@@ -1,0 +1,125 @@
+"""The OpenAPI document: true of what is sent, with an example for everything, and readable without any other server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from api.serving import Server
+
+METHODS = {"get", "post", "delete", "put", "patch"}
+
+
+@pytest.fixture(scope="module")
+def document(server: Server) -> dict[str, Any]:
+    found: dict[str, Any] = server.client.get("/api/v1/openapi.json").json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            assert method in METHODS
+            yield f"{method.upper()} {path}", operation
+
+
+def validator(document: dict[str, Any], schema: Any) -> Draft202012Validator:
+    return (
+        Draft202012Validator({**schema, "components": document["components"]}) if schema else Draft202012Validator({})
+    )
+
+
+def test_it_is_openapi_3_1_at_both_addresses(server: Server, document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert server.client.get("/openapi.json").json() == document
+
+
+def test_every_operation_of_this_release_is_there(document: dict[str, Any]) -> None:
+    assert {name for name, _ in operations(document)} == {
+        "POST /api/v1/execute-dag",
+        "GET /api/v1/dag-executions",
+        "GET /api/v1/dag-executions/{execution_id}",
+        "DELETE /api/v1/dag-executions/{execution_id}",
+        "POST /api/v1/dag-executions/{execution_id}/cancel",
+        "POST /api/v1/dag-executions/{execution_id}/sub-steps/{task_id}/input",
+        "GET /api/v1/dag-executions/{execution_id}/sub-steps",
+        "GET /api/v1/dag-executions/{execution_id}/sub-steps/{task_id}/result",
+        "GET /api/v1/tools",
+        "GET /health",
+        "GET /health/ready",
+    }
+    ids = [operation["operationId"] for _, operation in operations(document)]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_operation_says_what_it_does_and_how_it_fails(document: dict[str, Any]) -> None:
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert {"403", "421", "500"} <= set(operation["responses"]), name
+        for parameter in operation.get("parameters", ()):
+            assert parameter["description"], name
+        for status, response in operation["responses"].items():
+            content = response["content"]
+            assert len(content) == 1, (name, status)
+            if int(status) >= 400 and (name, status) != ("GET /health/ready", "503"):
+                assert list(content) == ["application/problem+json"], (name, status)
+
+
+def test_every_schema_is_one_and_every_example_fits_its_schema(document: dict[str, Any]) -> None:
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    for name, operation in operations(document):
+        for status, response in operation["responses"].items():
+            for content in response["content"].values():
+                assert "example" in content, (name, status)
+                validator(document, content.get("schema")).validate(content["example"])
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            assert content["examples"]
+            for example in content["examples"].values():
+                validator(document, content["schema"]).validate(example["value"])
+
+
+def test_no_reference_leads_nowhere(document: dict[str, Any]) -> None:
+    names = set(re.findall(r"'#/components/schemas/([^']+)'", str(document)))
+    assert names <= set(document["components"]["schemas"])
+
+
+def test_the_example_of_a_request_is_accepted(server: Server, document: dict[str, Any]) -> None:
+    content = document["paths"]["/api/v1/execute-dag"]["post"]["requestBody"]["content"]["application/json"]
+    assert server.submit(content["examples"]["plan"]["value"])["totalTasks"] == 2
+
+
+def test_what_is_sent_fits_the_schema(server: Server, document: dict[str, Any]) -> None:
+    example = document["paths"]["/api/v1/execute-dag"]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    server.ended(server.submit(example["plan"]["value"])["executionId"])
+    id = server.client.get("/api/v1/dag-executions").json()["executions"][0]["id"]
+    for name, operation in operations(document):
+        method, path = name.split()
+        if method != "GET":
+            continue
+        answer = server.client.get(path.format(execution_id=id, task_id="1"))
+        response = operation["responses"][str(answer.status_code)]
+        for content in response["content"].values():
+            validator(document, content.get("schema")).validate(answer.json())
+
+
+def test_the_page_shows_all_of_it_and_loads_nothing_from_elsewhere(server: Server, document: dict[str, Any]) -> None:
+    assert server.client.get("/").headers["location"] == "/docs"
+    answer = server.client.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    for name, _ in operations(document):
+        assert f"<code>{name}</code>" in answer.text
+    assert "<script" not in answer.text
+    assert not re.findall(r"(?:src|href)=.https?:", answer.text)
+    assert "'unsafe-inline'" not in answer.headers["content-security-policy"]
+
+
+def test_the_type_of_a_problem_leads_to_its_sentence(server: Server) -> None:
+    type = server.client.get("/api/v1/dag-executions/nothing").json()["type"]
+    path, _, anchor = type.partition("#")
+    assert f'id="{anchor}"' in server.client.get(path).text

@@ -1,0 +1,90 @@
+"""The one table from errors to problems, without a server: complete, and silent about what is not for clients."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from dagbok import errors
+from dagbok.api import problems
+from dagbok.domain.validate import Problem
+from dagbok.errors import DagbokError
+
+SCOPE: dict[str, Any] = {"type": "http", "method": "GET", "path": "/api/v1/tools"}
+SECRET = "postgresql://root:hunter2@db.internal/dagbok"
+
+
+def all_errors() -> list[type[DagbokError]]:
+    found = [errors.DagbokError]
+    for kind in found:
+        found += kind.__subclasses__()
+    return [kind for kind in found if kind.__module__ == "dagbok.errors"]
+
+
+def told(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
+    answer = problems.of(error, SCOPE)
+    return json.loads(bytes(answer.body)), dict(answer.headers)
+
+
+@pytest.mark.parametrize("kind", all_errors())
+def test_every_error_is_a_problem_with_a_code_that_is_explained(kind: type[DagbokError]) -> None:
+    body, headers = told(kind(SECRET))
+    assert headers["content-type"] == "application/problem+json"
+    assert body["code"] in problems.CODES
+    if body["status"] >= 500:
+        assert SECRET not in json.dumps(body)
+        assert headers["x-request-id"] in body["detail"]
+    if body["status"] == 503:
+        assert int(headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.MalformedJson(), 400),
+        (errors.NotFound(), 404),
+        (errors.Conflict(), 409),
+        (errors.TooLarge(), 413),
+        (errors.NotJson(), 422),
+        (errors.InvalidPlan(), 422),
+        (errors.BadReference(), 422),
+        (errors.StoreUnavailable(), 503),
+        (errors.OutcomeUnknown(), 503),
+        (errors.StoreRejected(), 500),
+        (errors.Stalled(), 500),
+        (RuntimeError(SECRET), 500),
+    ],
+)
+def test_the_status_of_an_error(error: Exception, status: int) -> None:
+    assert told(error)[0]["status"] == status
+
+
+def test_a_fault_of_ours_is_logged_under_the_id_that_the_client_sees(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        body, headers = told(RuntimeError(SECRET))
+    assert SECRET not in json.dumps(body)
+    assert headers["x-request-id"] in caplog.text
+    assert SECRET in caplog.text
+
+
+def test_every_status_of_http_is_explained() -> None:
+    for status, (code, _) in problems.HTTP_FAULTS.items():
+        assert told(HTTPException(status, "x"))[0]["code"] == code
+        assert code in problems.CODES
+
+
+def test_a_parameter_is_named() -> None:
+    error = RequestValidationError([{"loc": ("query", "limit"), "msg": "Too small", "type": "ge", "input": "0"}])
+    body, _ = told(error)
+    assert body["errors"] == [{"pointer": "/limit", "code": "bad_value", "detail": "`limit` is '0': Too small."}]
+
+
+def test_what_no_text_holds_is_told_all_the_same() -> None:
+    fault = Problem("/\ud800", "bad_value", "The name \ud800 is odd.")
+    body, _ = told(errors.BadInput("\ud800", problems=(fault,)))
+    assert body["errors"][0]["pointer"] == "/\\ud800"
