@@ -1,0 +1,216 @@
+"""The program `dagbok`: its commands and options, and what becomes of errors.
+
+Only what `--help` needs is imported here; each command imports its own when it runs. An error is one clear message on
+stderr and an exit code, never a traceback; `DAGBOK_DEBUG=1` shows the traceback too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from dagbok import __version__
+from dagbok.cli.terminal import clean, note, out, prepare
+from dagbok.errors import DagbokError, InvalidPlan, Stalled, TooLarge
+
+if TYPE_CHECKING:
+    from dagbok.settings import Settings
+
+#: Exit code by error, the first that fits. How an execution ended has codes of its own: `dagbok.cli.run.EXIT_CODES`.
+ERROR_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
+    (Stalled, 70),  # EX_SOFTWARE: a fault of Dagbok
+    (DagbokError, 2),  # the input, the settings or the database do not allow it
+    (KeyboardInterrupt, 130),  # 128 + SIGINT
+    (BaseException, 70),
+)
+
+_HELP: Final = """Run plans of AI agents as DAGs and keep a durable diary of every step.
+
+Exit codes of run: 0 completed, 1 failed, 3 partial, 4 waiting for a person, 5 cancelled,
+2 it could not be run, 130 interrupted."""
+
+# Help without markup: the same on a terminal and in a pipe, and nothing but text to load.
+app = typer.Typer(
+    help=_HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+db = typer.Typer(help="The tables of the database.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(db, name="db")
+
+Plan = Annotated[str, typer.Argument(metavar="PLAN|-", help="The plan: a JSON file, or - for standard input.")]
+Database = Annotated[
+    str | None,
+    typer.Option("--database", "-d", metavar="URL", help="sqlite:///FILE or postgresql://... (DAGBOK_DATABASE_URL)"),
+]
+Tools = Annotated[
+    list[str] | None,
+    typer.Option("--tools", metavar="MODULE", help="A module or file with tools; repeatable (DAGBOK_TOOLS)"),
+]
+Workspace = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="The folder that file tools may touch (DAGBOK_WORKSPACE)")
+]
+Model = Annotated[str | None, typer.Option(metavar="MODEL", help="PROVIDER:MODEL of model calls (DAGBOK_MODEL)")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        out(f"dagbok {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    plan: Plan,
+    title: Annotated[str | None, typer.Option(help="A name for lists; else the plan's own.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole execution as one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result, and errors.")] = False,
+    database: Database = None,
+    tools: Tools = None,
+    workspace: Workspace = None,
+    model: Model = None,
+) -> None:
+    """Run a plan and print its result; everything else goes to stderr. Beside a server, the server runs it."""
+    flags = {"tools": tools, "workspace": workspace, "model": model}
+    settings = _settings(database_url=database, **flags)
+    from dagbok.cli.run import run as command
+
+    raise typer.Exit(command(plan, title=title, json=json, quiet=quiet, settings=settings, flags=flags))
+
+
+@app.command()
+def validate(
+    plan: Plan, json: Json = False, tools: Tools = None, workspace: Workspace = None, model: Model = None
+) -> None:
+    """Check a plan, and print every problem at once. Needs no database."""
+    settings = _settings(tools=tools, workspace=workspace, model=model)
+    from dagbok.cli.validate import validate as command
+
+    raise typer.Exit(command(plan, json=json, settings=settings))
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="The address to answer at [127.0.0.1] (DAGBOK_HOST)")] = None,
+    port: Annotated[int | None, typer.Option(help="0 for any free one [3000] (DAGBOK_PORT)")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other computers call; all may do everything.")
+    ] = False,
+    database: Database = None,
+    tools: Tools = None,
+    workspace: Workspace = None,
+    model: Model = None,
+) -> None:
+    """Serve the API, and go on with everything unfinished."""
+    settings = _settings(host=host, port=port, database_url=database, tools=tools, workspace=workspace, model=model)
+    from dagbok.cli.serve import serve as command
+
+    raise typer.Exit(command(settings, insecure=insecure))
+
+
+@app.command(name="list")
+def list_(
+    limit: Annotated[int, typer.Option(help="At most so many, 1 to 100.")] = 20,
+    offset: Annotated[int, typer.Option(help="Leave out so many of the newest.")] = 0,
+    status: Annotated[str | None, typer.Option(help="Only those in this state, such as failed.")] = None,
+    json: Json = False,
+    database: Database = None,
+) -> None:
+    """List executions, newest first."""
+    settings = _settings(database_url=database)
+    from dagbok.cli.show import list_executions as command
+
+    raise typer.Exit(command(limit=limit, offset=offset, status=status, json=json, settings=settings))
+
+
+@app.command()
+def show(
+    execution: Annotated[str, typer.Argument(metavar="ID", help="An id, the start of one, or latest.")] = "latest",
+    events: Annotated[bool, typer.Option("--events", help="The lines of the diary, too.")] = False,
+    json: Json = False,
+    database: Database = None,
+) -> None:
+    """Show an execution: its steps, errors and result."""
+    settings = _settings(database_url=database)
+    from dagbok.cli.show import show as command
+
+    raise typer.Exit(command(execution, json=json, events=events, settings=settings))
+
+
+@app.command(name="tools")
+def tools_(json: Json = False, tools: Tools = None, workspace: Workspace = None, model: Model = None) -> None:
+    """List the tools that plans may call."""
+    settings = _settings(tools=tools, workspace=workspace, model=model)
+    from dagbok.cli.tools import tools as command
+
+    raise typer.Exit(command(json=json, settings=settings))
+
+
+@db.command()
+def upgrade(database: Database = None) -> None:
+    """Bring the tables up to date. Every engine does so when it starts."""
+    settings = _settings(database_url=database)
+    from dagbok.cli.db import upgrade as command
+
+    raise typer.Exit(command(settings))
+
+
+@db.command()
+def current(database: Database = None) -> None:
+    """Say which schema the database has."""
+    settings = _settings(database_url=database)
+    from dagbok.cli.db import current as command
+
+    raise typer.Exit(command(settings))
+
+
+def main() -> None:
+    """Run the program and end the process with its exit code."""
+    prepare()
+    with _told():
+        app(prog_name="dagbok")
+
+
+def _settings(**flags: Any) -> Settings:
+    from dagbok.settings import load
+
+    if flags.get("tools"):
+        flags["tools"] = tuple(flags["tools"])
+    return load(**{name: value for name, value in flags.items() if value not in (None, [])})
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn whatever is raised within into a message and an exit code."""
+    try:
+        yield
+    except SystemExit:
+        raise
+    except BaseException as exc:
+        if os.environ.get("DAGBOK_DEBUG", "") not in ("", "0"):
+            note(clean("".join(traceback.format_exception(exc))), end="")
+        _tell(exc)
+        sys.exit(next(code for kind, code in ERROR_CODES if isinstance(exc, kind)))
+
+
+def _tell(exc: BaseException) -> None:
+    if isinstance(exc, KeyboardInterrupt):
+        return
+    if not isinstance(exc, DagbokError):
+        words = clean(f"{type(exc).__name__}: {exc}").strip()
+        note(f"dagbok: this should not happen: {words}\nDAGBOK_DEBUG=1 shows where; please report it.")
+        return
+    problems = exc.fields.get("problems", ())
+    if isinstance(exc, InvalidPlan | TooLarge) and problems:
+        from dagbok.cli.validate import print_problems
+
+        note(f"dagbok: the plan cannot run: {'1 problem' if len(problems) == 1 else f'{len(problems):,} problems'}")
+        print_problems(problems)
+        return
+    note(f"dagbok: {clean(exc.message)}")

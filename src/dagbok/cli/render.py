@@ -1,0 +1,152 @@
+"""How an execution that has stopped looks: its result, its steps, its errors, and where to go from there.
+
+Two looks of the same: Rich on a terminal, aligned lines elsewhere. No text of a plan or a tool is read as markup.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+import orjson
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
+
+from dagbok import wire
+from dagbok.cli.terminal import clean, clean_json, is_terminal, line, out
+from dagbok.cli.words import REASONS, SIGNS, aligned, counted, shown_error, shown_id, shown_tool, span
+
+#: A longer result is shown as it is: laying out Markdown takes its time.
+MARKDOWN_CHARS = 200_000
+_IN_WORDS = {"pending": "not started", "running": "unfinished", "waiting": "waiting for a person"}
+#: Steps that the summary of a run lists; `dagbok show` lists all.
+SUMMARY_STEPS = 40
+
+
+def console(stream: TextIO) -> Console:
+    """Return a console for a stream that is a terminal. NO_COLOR is respected."""
+    return Console(file=stream, force_terminal=True, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def print_json(data: bytes) -> None:
+    """Write one JSON document to stdout, indented for eyes only."""
+    if is_terminal(sys.stdout):
+        data = orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2)
+    out(clean_json(data.decode()))
+
+
+def print_result(text: str) -> None:
+    """Write a final result to stdout: laid out on a terminal, its Markdown as it is elsewhere."""
+    text = clean(text)
+    if not is_terminal(sys.stdout) or len(text) > MARKDOWN_CHARS:
+        out(text.rstrip("\n"))
+        return
+    screen = console(sys.stdout)
+    # Links are written out: a terminal would hide where they lead.
+    screen.print(Markdown(_fenced(text), hyperlinks=False, code_theme="ansi_dark"))
+
+
+def steps_table(steps: Iterable[wire.SubStep]) -> Table:
+    """Return the steps for a terminal: sign, id, tool, duration, and the error or the description."""
+    table = Table(box=None, padding=(0, 1), show_header=False, expand=True)
+    table.add_column(width=1)
+    table.add_column(no_wrap=True, max_width=24)
+    table.add_column(no_wrap=True, max_width=20, style="cyan")
+    table.add_column(no_wrap=True, justify="right", style="bright_black")
+    table.add_column(overflow="fold", ratio=1)
+    for step in steps:
+        sign, style = SIGNS[step.status]
+        words = _outcome(step)
+        last = Text(words, style=style) if words else Text(line(step.description, 120))
+        table.add_row(Text(sign, style=style), shown_id(step.task_id), _tool(step), _took(step), last)
+    return table
+
+
+def steps_lines(steps: Sequence[wire.SubStep]) -> list[str]:
+    """Return the steps as aligned plain lines."""
+    return aligned(
+        [
+            [
+                step.status,
+                shown_id(step.task_id),
+                _tool(step),
+                _took(step),
+                _outcome(step) or line(step.description, 120),
+            ]
+            for step in steps
+        ]
+    )
+
+
+def notable(steps: Sequence[wire.SubStep]) -> tuple[list[wire.SubStep], int]:
+    """Return the steps a summary shows, in order, and how many it leaves out. Of too many, those that went well go."""
+    if len(steps) <= SUMMARY_STEPS:
+        return list(steps), 0
+    shown = [step for step in steps if step.status not in ("completed", "skipped")][:SUMMARY_STEPS]
+    return shown, len(steps) - len(shown)
+
+
+def headline(execution: wire.ExecutionSummary) -> str:
+    """Return how it went in one line: status, time, counts, what it cost."""
+    parts = [_IN_WORDS.get(execution.status, f"{execution.status} in {span(execution.duration_ms)}")]
+    parts.append(f"{execution.completed_tasks:,} of {counted(execution.total_tasks, 'sub-task')} completed")
+    for number, word in (
+        (execution.failed_tasks, "failed"),
+        (execution.skipped_tasks, "skipped"),
+        (execution.running_tasks, "running"),
+    ):
+        if number:
+            parts.append(f"{number:,} {word}")
+    usage = execution.total_usage or {}
+    tokens = sum(usage.get(name, 0) for name in ("inputTokens", "outputTokens"))
+    if tokens:
+        parts.append(f"{tokens:,.0f} tokens")
+    if execution.total_cost_usd:
+        parts.append(f"${execution.total_cost_usd:.4f}")
+    return ", ".join(parts)
+
+
+def short_id(execution_id: str) -> str:
+    """Return the start of an id that is enough for `dagbok show`: the millisecond and 12 more bits of a UUIDv7."""
+    return execution_id.partition("_")[2][:18] or execution_id
+
+
+def styled(execution: wire.ExecutionSummary, text: str) -> Text:
+    """Return `text` after the sign of the execution's status, in its colour."""
+    sign, style = SIGNS[execution.status]
+    return Text(f"{sign} {text}", style=style)
+
+
+def _tool(step: wire.SubStep) -> str:
+    name = step.tool_or_prompt_name if step.action_type == "tool" else step.action_type
+    return shown_tool(step.task_id, name)
+
+
+def _took(step: wire.SubStep) -> str:
+    return span(step.duration_ms) if step.duration_ms is not None else ""
+
+
+def _outcome(step: wire.SubStep) -> str:
+    """Return what there is to say beside "completed": the error, or why it was not run."""
+    error = shown_error(step.error_code, step.error)
+    if step.status == "completed":
+        return f"used its default after {error}" if error else ""
+    if step.status in ("skipped", "cancelled", "waiting"):
+        why = REASONS.get(step.reason or "", step.reason or "")
+        return f"{step.status} {why}".rstrip() + (f" ({error})" if error else "")
+    return error
+
+
+def _fenced(text: str) -> str:
+    # A result that is a JSON object (a plan of several ends without a synthesis) is no prose.
+    if text[:1] not in "{[":
+        return text
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    fence = "`" * 8
+    return f"{fence}json\n{orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()}\n{fence}"

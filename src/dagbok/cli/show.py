@@ -1,0 +1,198 @@
+"""`dagbok list` and `dagbok show`: what the diary holds, read beside whatever engine owns it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+from rich.table import Table
+from rich.text import Text
+
+from dagbok import wire
+from dagbok.app import open_diary
+from dagbok.cli import render, summary
+from dagbok.cli.terminal import clean, is_terminal, line, note, out
+from dagbok.cli.words import SIGNS, ago, aligned, local, shown_error, shown_id, span
+from dagbok.errors import BadInput, NotFound
+from dagbok.service import Diary
+from dagbok.settings import Settings
+
+_PREFIX: Final = "dag-exec_"
+_PAGE: Final = 100
+_EVENTS: Final = 1000  # read at a time
+
+
+def list_executions(*, limit: int, offset: int, status: str | None, json: bool, settings: Settings) -> int:
+    """Show executions, newest first; return the exit code."""
+    with open_diary(settings) as diary:
+        data = wire.executions_json(diary.list_executions(limit=limit, offset=offset, status=status))
+    if json:
+        render.print_json(data)
+        return 0
+    page = wire.ExecutionList.model_validate_json(data)
+    if is_terminal(sys.stdout):
+        render.console(sys.stdout).print(_list_table(page.executions))
+    else:
+        for row in aligned([_list_row(execution) for execution in page.executions]):
+            out(row)
+    left = page.pagination.total - offset - len(page.executions)
+    if not page.executions:
+        note("No executions." if not page.pagination.total else f"None of {page.pagination.total:,} here.")
+    elif left > 0:
+        note(f"{left:,} older: --offset {offset + len(page.executions)}")
+    return 0
+
+
+def show(which: str, *, json: bool, events: bool, settings: Settings) -> int:
+    """Show one execution: `latest`, its id, or the start of its id; return the exit code."""
+    with open_diary(settings) as diary:
+        execution_id = find(diary, which)
+        stopped = summary.load(diary, execution_id)
+        diary_lines = _all_events(diary, execution_id) if events else []
+    if json:
+        data = stopped.json
+        if events:
+            data = orjson.dumps({**orjson.loads(data), "events": diary_lines})
+        render.print_json(data)
+        return 0
+    execution = stopped.execution
+    (_show_on_terminal if is_terminal(sys.stdout) else _show_plain)(execution)
+    for task_id, prompt in stopped.questions:
+        out(f"{shown_id(task_id)} asks: {line(prompt, 500)}")
+    if events:
+        out()
+        for row in aligned([_event_row(event) for event in diary_lines]):
+            out(row)
+    if execution.final_result is not None:
+        out()
+        render.print_result(execution.final_result)
+    return 0
+
+
+def find(diary: Diary, which: str) -> str:
+    """Return the id that `which` means: `latest`, an id, or the start of one, with or without `dag-exec_`.
+
+    Raises:
+        NotFound: Nothing begins so.
+        BadInput: Several do; the message names them.
+    """
+    wanted = which.strip()
+    if wanted == "latest":
+        newest = diary.list_executions(limit=1).items
+        if not newest:
+            raise NotFound("The diary is empty; `dagbok run PLAN.json` writes into it.")
+        return str(newest[0]["id"])
+    wanted = _PREFIX + wanted.removeprefix(_PREFIX)
+    if len(wanted) >= len(_PREFIX) + 36:
+        return str(diary.execution(wanted)["id"])
+    found: list[str] = []
+    offset = 0
+    while items := diary.list_executions(limit=_PAGE, offset=offset).items:
+        found += (row["id"] for row in items if row["id"].startswith(wanted))
+        # Ids sort by the time they were made, and so does the list: below the prefix nothing more can come. Clocks of
+        # several machines may differ, so a page of doubt is read.
+        if len(found) > 5 or items[0]["id"] < wanted:
+            break
+        offset += _PAGE
+    if not found:
+        raise NotFound(f"No execution has an id that begins with {line(which, 60)!r}; `dagbok list` shows them.")
+    if len(found) > 1:
+        raise BadInput(f"Several executions begin so: {', '.join(found[:5])}{', ...' if len(found) > 5 else ''}.")
+    return found[0]
+
+
+# -- the list ---------------------------------------------------------------------------------------------------------
+
+
+def _list_row(execution: wire.ExecutionSummary) -> list[str]:
+    done = f"{execution.completed_tasks}/{execution.total_tasks}"
+    created = wire.iso(round(execution.created_at.timestamp() * 1000))
+    return [execution.id, execution.status, done, span(execution.duration_ms), created, line(execution.title, 120)]
+
+
+def _list_table(executions: Sequence[wire.ExecutionSummary]) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="bright_black", expand=True)
+    table.add_column("", width=1)
+    table.add_column("id", no_wrap=True)
+    table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("done", no_wrap=True, justify="right")
+    table.add_column("took", no_wrap=True, justify="right")
+    table.add_column("created", no_wrap=True, justify="right", style="bright_black")
+    for execution in executions:
+        sign, style = SIGNS[execution.status]
+        done = Text(f"{execution.completed_tasks:,}/{execution.total_tasks:,}")
+        if execution.failed_tasks:
+            done.append(f" ✗{execution.failed_tasks:,}", style="red")
+        table.add_row(
+            Text(sign, style=style),
+            Text(render.short_id(execution.id)),
+            Text(line(execution.title)),
+            done,
+            span(execution.duration_ms),
+            ago(execution.created_at),
+        )
+    return table
+
+
+# -- one execution ----------------------------------------------------------------------------------------------------
+
+
+def _facts(execution: wire.Execution) -> list[list[str]]:
+    facts = [
+        ["id", execution.id],
+        ["status", render.headline(execution)],
+        ["request", line(execution.original_request, 500)],
+        ["created", f"{local(execution.created_at)} ({ago(execution.created_at)})"],
+    ]
+    if execution.labels:
+        facts.append(["labels", line(", ".join(f"{key}={value}" for key, value in execution.labels.items()), 500)])
+    if execution.error:
+        facts.append(["error", shown_error(execution.error_code, execution.error, 2000)])
+    return facts
+
+
+def _show_on_terminal(execution: wire.Execution) -> None:
+    screen = render.console(sys.stdout)
+    screen.print(render.styled(execution, line(execution.title)))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bright_black", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(execution):
+        table.add_row(name, Text(value))
+    screen.print(table)
+    screen.print()
+    screen.print(render.steps_table(execution.sub_steps))
+
+
+def _show_plain(execution: wire.Execution) -> None:
+    out(line(execution.title))
+    for row in aligned(_facts(execution)):
+        out(row)
+    out()
+    for row in render.steps_lines(execution.sub_steps):
+        out(row)
+
+
+def _all_events(diary: Diary, execution_id: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while rows := diary.events(execution_id, after=found[-1]["seq"] if found else 0, limit=_EVENTS):
+        found += (
+            {
+                "seq": row["seq"],
+                "type": row["type"],
+                "executionId": execution_id,
+                "taskId": row["task_id"],
+                "at": wire.iso(row["at"]),
+                "data": None if row["data"] is None else orjson.loads(row["data"]),
+            }
+            for row in rows
+        )
+    return found
+
+
+def _event_row(event: dict[str, Any]) -> list[str]:
+    data = clean(orjson.dumps(event["data"]).decode()) if event["data"] is not None else ""
+    task = "" if event["taskId"] is None else shown_id(event["taskId"])
+    return [f"{event['seq']:>4}", event["at"], event["type"], task, line(data, 300)]

@@ -1,0 +1,109 @@
+"""The last words about an execution: its result, its steps, where it is kept and what to do next."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from rich.text import Text
+
+from dagbok import wire
+from dagbok.app import model_hint
+from dagbok.cli import render
+from dagbok.cli.terminal import clean, is_terminal, line, note
+from dagbok.cli.words import counted, shown_error, shown_id
+from dagbok.domain.states import ExecutionStatus
+from dagbok.service import Diary
+from dagbok.settings import Settings
+
+
+@dataclass
+class Stopped:
+    """An execution as its rows have it, and the questions it waits for."""
+
+    json: bytes
+    questions: list[tuple[str, str]]  # task id, prompt
+
+    @cached_property
+    def execution(self) -> wire.Execution:
+        """The same, read."""
+        return wire.Execution.model_validate_json(self.json)
+
+
+def load(diary: Diary, execution_id: str) -> Stopped:
+    """Return an execution with all results whole. Raises NotFound."""
+    row, steps = diary.details(execution_id, whole=True)
+    questions = diary.reader.open_questions(execution_id) if row["status"] == ExecutionStatus.WAITING else []
+    return Stopped(wire.execution_json(row, steps), [(q["task_id"], q["prompt"]) for q in questions])
+
+
+def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool) -> None:
+    """Write the result to stdout, and all else about how it went to stderr."""
+    execution = stopped.execution
+    fancy = is_terminal(sys.stderr)
+    if json:
+        render.print_json(stopped.json)
+    elif execution.final_result is not None:
+        if fancy:
+            note()
+        render.print_result(execution.final_result)
+        if fancy:
+            note()
+    if quiet:
+        print_error(execution)
+        return
+    if fancy:
+        _print_steps(execution)
+        render.console(sys.stderr).print(render.styled(execution, render.headline(execution)))
+    else:
+        print_error(execution)
+        note(render.headline(execution))
+    for task_id, prompt in stopped.questions:
+        note(f"  {shown_id(task_id)} asks: {line(prompt, 500)}")
+    short = execution.id if not fancy else render.short_id(execution.id)
+    note(f"{execution.id} in {database_name(settings)}")
+    note(f"Next: `dagbok show {short}`, `dagbok list`")
+    _print_hint(execution)
+
+
+def print_error(execution: wire.Execution) -> None:
+    """Write the error of an execution, if it has one, to stderr."""
+    if execution.error:
+        note(shown_error(execution.error_code, execution.error, 2000))
+
+
+def print_clarification(document: dict[str, Any]) -> None:
+    """Write the question that the agent asks instead of a plan."""
+    query = document.get("clarification_query")
+    note(f"The agent asks first, and nothing runs: {line(str(query or '(no question given)'), 2000)}")
+
+
+def how_to_go_on(execution_id: str, server: str | None) -> str:
+    """Return what becomes of an execution that this process leaves."""
+    if server:
+        return f"{execution_id} is in the diary; the server goes on with it, and `dagbok show` tells how far it is."
+    return f"{execution_id} stays in the diary as it is; `dagbok serve` (or the library) goes on with it."
+
+
+def database_name(settings: Settings) -> str:
+    """Return the database as people may see it: of a URL with a password, only where it leads."""
+    kind, mark, rest = settings.database_url.partition("://")
+    return clean(settings.database_url if kind == "sqlite" else kind + mark + rest.partition("?")[0].rpartition("@")[2])
+
+
+def _print_steps(execution: wire.Execution) -> None:
+    steps, left_out = render.notable(execution.sub_steps)
+    screen = render.console(sys.stderr)
+    screen.print(render.steps_table(steps))
+    if left_out:
+        screen.print(Text(f" {counted(left_out, 'more step')} not shown", style="bright_black"))
+    screen.print()
+
+
+def _print_hint(execution: wire.Execution) -> None:
+    hints = {hint for step in execution.sub_steps if (hint := model_hint(step.model))}
+    shown = is_terminal(sys.stdout) and any(hint in (execution.final_result or "") for hint in hints)
+    if hints and not shown:
+        note(f"The built-in offline model was used, which only quotes. {hints.pop()}")

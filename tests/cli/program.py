@@ -1,0 +1,195 @@
+"""The program `dagbok` as its users start it: a process of its own, in a folder of its own, on a real SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import logging
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from dagbok.cli.main import main
+
+TIMEOUT_S = 60
+
+TOOLS = '''
+import asyncio
+import subprocess
+
+from dagbok import ToolContext, tool
+
+
+@tool(effect="pure")
+def say(text: str) -> str:
+    """Return the text."""
+    return text
+
+
+@tool(effect="pure")
+def repeat(text: str, times: int) -> str:
+    """Return the text many times."""
+    return text * times
+
+
+@tool(effect="pure")
+def boom(message: str) -> str:
+    """Fail with the message."""
+    raise RuntimeError(message)
+
+
+@tool(effect="pure")
+def noisy() -> str:
+    """Print, and let a child print."""
+    print("NOISE \\033[2J of a tool")
+    subprocess.run(["echo", "NOISE of a child"], check=True)
+    return "quiet"
+
+
+@tool(effect="pure")
+async def slow(context: ToolContext, seconds: float) -> str:
+    """Take its time and report."""
+    context.progress("half way there", 0.5)
+    await asyncio.sleep(seconds)
+    return "late"
+'''
+
+
+class _Stream(io.TextIOWrapper):
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8")
+
+    def getvalue(self) -> str:
+        self.flush()
+        assert isinstance(self.buffer, io.BytesIO)
+        return self.buffer.getvalue().decode()
+
+
+@dataclass
+class Project:
+    """A folder with tools and plans, where the program runs."""
+
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.folder / 'diary.db'}"
+
+    def plan(self, *tasks: dict[str, Any], **more: Any) -> str:
+        """Write a plan and return the name of its file."""
+        document = {"original_request": "Do it", "intent": {"primary": "do"}, "sub_tasks": tasks, **more}
+        name = f"plan{len(list(self.folder.glob('plan*.json')))}.json"
+        (self.folder / name).write_text(json.dumps(document))
+        return name
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV")
+        found = {name: os.environ[name] for name in kept if name in os.environ}
+        mine = {"DAGBOK_DATABASE_URL": self.url, "DAGBOK_TOOLS": "./tools.py", "TERM": "xterm-256color"}
+        return {**found, "PYTHONUTF8": "1", **mine, **more}
+
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dagbok", *arguments],
+            cwd=self.folder,
+            env=self.environment(**more),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, input: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments, **more) as process:
+            out, err = process.communicate(input, timeout=TIMEOUT_S)
+        assert "Traceback" not in err, err
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the same `main` in this process, for commands whose time is mostly the start of Python."""
+        logger = logging.getLogger("dagbok")
+        before = (logger.handlers[:], logger.level, logger.propagate)
+        environment = {name: value for name, value in self.environment().items() if name.startswith(("DAGBOK", "TERM"))}
+        code: object = None
+        with (
+            mock.patch.dict(os.environ, environment),
+            mock.patch.object(sys, "argv", ["dagbok", *arguments]),
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(_Stream()) as out,
+            contextlib.redirect_stderr(_Stream()) as err,
+        ):
+            try:
+                main()
+            except SystemExit as exc:
+                code = exc.code
+        logger.handlers, logger.propagate = before[0], before[2]
+        logger.setLevel(before[1])
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+    def on_terminal(self, *arguments: str, columns: int = 100, press: str = "", **more: str) -> tuple[int, str]:
+        """Run on a terminal of its own; return the exit code and every byte that it was sent.
+
+        `press` is typed as soon as a step is seen to run.
+        """
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dagbok", *arguments],
+            cwd=self.folder,
+            env=self.environment(**more),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            preexec_fn=_own_terminal if press else None,  # Ctrl-C is for the terminal's own session
+        )
+        os.close(theirs)
+        seen = bytearray()
+        with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+            while part := os.read(ours, 65_536):
+                seen += part
+                if press and b"half way" in seen:
+                    os.write(ours, press.encode())
+                    press = ""
+        os.close(ours)
+        return process.wait(TIMEOUT_S), seen.decode().replace("\r\n", "\n")
+
+    @contextlib.contextmanager
+    def serving(self, *arguments: str, **more: str) -> Iterator[str]:
+        """Run `dagbok serve` on a free port; yield its URL."""
+        process = self.start("serve", "--port", "0", *arguments, **more)
+        assert process.stdout is not None
+        try:
+            first = process.stdout.readline()
+            assert "http://" in first, first + (process.stderr.read() if process.stderr else "")
+            yield first.split()[-1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=TIMEOUT_S)
+
+
+def _own_terminal() -> None:
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def make_project(folder: Path) -> Project:
+    (folder / "tools.py").write_text(TOOLS)
+    return Project(folder)
+
+
+def task(id: str | int, name: str, *after: str | int, **params: Any) -> dict[str, Any]:
+    """A sub-task that calls the tool `name`."""
+    call = {"name": name, "params": params}
+    return {"id": id, "description": f"Call {name}", "tool_or_prompt": call, "dependencies": list(after)}

@@ -1,0 +1,127 @@
+"""`validate`, `list`, `show`, `tools`, `db`, `--help`, `--version`: commands that run nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cli.program import Project, make_project, task
+from dagbok import __version__
+
+HELP = """
+import sys
+from dagbok.cli.main import main
+sys.argv = ["dagbok", "--help"]
+try:
+    main()
+except SystemExit:
+    print(*sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def diary(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Three executions, the newest failed."""
+    project = make_project(tmp_path_factory.mktemp("diary"))
+    calls = {"one": task(1, "say", text="1"), "two": task(1, "say", text="2"), "three": task(1, "boom", message="no")}
+    for title, call in calls.items():
+        project.call("run", project.plan(call), "--title", title)
+    return project
+
+
+def test_list_is_newest_first_and_one_line_each(diary: Project) -> None:
+    done = diary.run("list")
+    rows = [re.split(r"  +", row) for row in done.stdout.splitlines()]
+    assert [(row[1], row[2], row[-1]) for row in rows] == [
+        ("failed", "0/1", "three"), ("completed", "1/1", "two"), ("completed", "1/1", "one"),
+    ]  # fmt: skip
+    page = diary.call("list", "--limit", "1", "--offset", "1", "--status", "completed")
+    assert page.stdout.rstrip().endswith("one")
+    assert json.loads(diary.call("list", "--json", "--limit", "2").stdout)["pagination"] == {
+        "limit": 2, "offset": 0, "count": 2, "total": 3, "nextCursor": None,
+    }  # fmt: skip
+    wrong = diary.call("list", "--status", "nope")
+    assert wrong.returncode == 2
+    assert "partial" in wrong.stderr, "the words that are known"
+
+
+def test_show_finds_the_latest_an_id_and_the_start_of_one(diary: Project) -> None:
+    ids = [row.split()[0] for row in diary.call("list").stdout.splitlines()]
+    latest = diary.run("show", "latest", "--events")
+    assert "tool_error: RuntimeError: no" in latest.stdout
+    assert "substep.failed" in latest.stdout
+    assert ids[0] in latest.stdout
+    assert ids[2] in diary.call("show", ids[2]).stdout
+    assert ids[2] in diary.call("show", ids[2].removeprefix("dag-exec_")[:18]).stdout
+    several = diary.call("show", ids[0][:12])
+    assert several.returncode == 2
+    assert all(id in several.stderr for id in ids)
+    assert diary.call("show", "dag-exec_ffff").returncode == 2
+    document = json.loads(diary.call("show", ids[1], "--json", "--events").stdout)
+    assert document["finalResult"] == "2"
+    assert [event["seq"] for event in document["events"]] == list(range(1, len(document["events"]) + 1))
+
+
+def test_looking_makes_no_database(project: Project) -> None:
+    for command in (["list"], ["show"], ["db", "current"]):
+        done = project.call(*command)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "There is no diary at" in done.stderr
+    assert not list(project.folder.glob("diary*"))
+
+
+def test_db_upgrade_makes_the_tables_once(project: Project) -> None:
+    assert "went from no tables to schema" in project.run("db", "upgrade").stdout
+    assert "already" in project.call("db", "upgrade").stdout
+    assert "the newest of this release" in project.call("db", "current").stdout
+    assert project.call("list").stderr == "No executions.\n"
+
+
+def test_validate_says_ok_with_figures_or_every_problem(project: Project) -> None:
+    good = project.plan(
+        task(1, "say", text="x"), task(2, "say", 1, text="x"), task(3, "say", text="<Result from Task 2>")
+    )
+    assert project.run("validate", good).stdout == "ok: 3 sub-tasks, longest path 3\n"
+    bad = project.plan(task(1, "say"), task(2, "say", 7, text="x"))
+    done = project.call("validate", bad)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [row.split()[:2] for row in done.stderr.splitlines()] == [
+        ["/sub_tasks/0/tool_or_prompt/params", "invalid_params"],
+        ["/sub_tasks/1/dependencies/0", "unknown_dependency"],
+    ]
+    found = json.loads(project.call("validate", bad, "--json").stdout)
+    assert (found["valid"], [problem["code"] for problem in found["problems"]]) == (
+        False, ["invalid_params", "unknown_dependency"],
+    )  # fmt: skip
+    assert not list(project.folder.glob("diary*"))
+
+
+def test_tools_name_effect_and_params(project: Project) -> None:
+    row = next(row for row in project.call("tools").stdout.splitlines() if row.startswith("slow"))
+    assert re.split(r"  +", row) == ["slow", "pure", "seconds: number", "Take its time and report."]
+    found = {tool["function"]["name"]: tool for tool in json.loads(project.call("tools", "--json").stdout)}
+    assert found["read_file"]["effect"] == "pure"
+
+
+def test_help_is_quick_and_loads_nothing_heavy(project: Project) -> None:
+    """`dagbok --help` under 0.3 s; what costs that time is imported by the commands that need it."""
+    took = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = project.run("--help")
+        took.append(time.perf_counter() - start)
+    assert all(command in done.stdout for command in ("run", "validate", "serve", "list", "show", "tools", "db"))
+    assert statistics.median(took) < 0.6, "0.3 s on a quiet machine"
+    loaded = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"fastapi", "sqlalchemy", "pydantic_ai", "pydantic", "httpx2", "uvicorn", "alembic", "rich", "asyncio"}
+    assert not heavy & set(loaded)
+
+
+def test_version(project: Project) -> None:
+    assert project.run("--version").stdout == f"dagbok {__version__}\n"
