@@ -86,6 +86,15 @@ class InvalidPlan(BadInput):
         super().__init__(message, problems=tuple(problems), **fields)
 
 
+class InvalidAnswer(BadInput):
+    """The answer does not fit its question. Fields: `problems`, as for `InvalidPlan`."""
+
+    code = "invalid_answer"
+
+    def __init__(self, message: str = "", *, problems: Sequence[Any] = (), **fields: Any) -> None:
+        super().__init__(message, problems=tuple(problems), **fields)
+
+
 class BadReference(BadInput):
     """A reference to a result cannot be resolved."""
 

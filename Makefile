@@ -1,0 +1,47 @@
+# Two commands do all: `make demo` and `make test`. They need Python 3.11+ and make; everything else they install in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types fix bench-quick clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Dagbok needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	@echo "Installing Dagbok into $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "Installing what the tests need (once) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed ## Run examples/briefing.json: no API key, no network beyond the package index
+	@mkdir -p demo-workspace
+	@$(BIN)/dagbok run examples/briefing.json --database sqlite:///demo-workspace/demo.db --workspace .
+
+test: $(VENV)/installed-dev lint types ## Lint, check the types, run all tests
+	@$(BIN)/pytest -q
+
+lint: $(VENV)/installed-dev
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/codespell
+
+types: $(VENV)/installed-dev
+	@$(BIN)/mypy
+
+fix: $(VENV)/installed-dev ## Format, and fix what the linter can
+	@$(BIN)/ruff check --fix --quiet
+	@$(BIN)/ruff format --quiet
+
+bench-quick: $(VENV)/installed-dev ## Steps per second, own figures only
+	@$(BIN)/python benchmarks/steps.py
+
+clean: ## Remove what the other goals made
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-workspace
