@@ -40,9 +40,6 @@ from dagbok.tools.tool import Options as ToolOptions
 
 log = logging.getLogger("dagbok")
 
-#: How long what runs may take to end when the engine closes; the rest goes on at the next start.
-CLOSE_GRACE_S = 5.0
-
 
 class _EngineTools:
     """The tools as the engine sees them: the registry, and the synthesis, which no plan may call."""
@@ -142,7 +139,7 @@ class Dagbok:
             max_concurrency=settings.max_concurrency,
             max_result_bytes=settings.max_result_bytes,
         )
-        stack.push_async_callback(scheduler.close, CLOSE_GRACE_S)
+        stack.push_async_callback(scheduler.close, settings.close_grace_s)
         owner = f"{self._command}:{os.getpid()}:{uuid_utils.uuid7()}"
         worker = LocalWorker(scheduler, journal, reader, tools, owner=owner)
         worker.start()

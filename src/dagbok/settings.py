@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     max_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 64  #: attempts under way at once, in all
     tool_timeout_s: Annotated[float, Field(gt=0)] = 300.0  #: of an attempt, unless the tool or sub-task says otherwise
     inference_timeout_s: Annotated[float, Field(gt=0)] = 600.0  #: of a model call, likewise
+    close_grace_s: Annotated[float, Field(ge=0, le=3600)] = 5.0  #: what runs has so long to end when the engine closes
 
     max_sub_tasks: Annotated[int, Field(ge=1)] = 10_000  #: of one plan
     max_plan_bytes: Annotated[int, Field(ge=1)] = 8 * 2**20  #: of one plan as JSON

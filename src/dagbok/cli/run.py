@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from dagbok import wire
-from dagbok.app import CLOSE_GRACE_S, Dagbok, find_owner, make_registry, open_diary
+from dagbok.app import Dagbok, find_owner, make_registry, open_diary
 from dagbok.cli import render, summary
 from dagbok.cli.log import show_log
 from dagbok.cli.plans import load_plan
@@ -124,7 +124,7 @@ async def _here(asked: Asked) -> None:
         check_plan(asked.document, registry.schemas(), settings)  # before a database is made for nothing
     finally:
         registry.close()
-    async with Dagbok(settings=settings, recover=False, command="dagbok run") as dagbok, _says_stopping():
+    async with Dagbok(settings=settings, recover=False, command="dagbok run") as dagbok, _says_stopping(settings):
         unfinished = await asyncio.to_thread(dagbok.service.unfinished)
         if unfinished and not asked.quiet:
             count = counted(len(unfinished), "unfinished execution")
@@ -149,11 +149,11 @@ def _listener(asked: Asked) -> Callable[[Execution, Changes], None]:
 
 
 @asynccontextmanager
-async def _says_stopping() -> AsyncIterator[None]:
+async def _says_stopping(settings: Settings) -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        note(f"Stopping: what runs has {CLOSE_GRACE_S:g} s to end. Ctrl-C again stops at once.")
+        note(f"Stopping: what runs has {settings.close_grace_s:g} s to end. Ctrl-C again stops at once.")
         logging.getLogger("dagbok").setLevel(logging.CRITICAL)  # that things are cut off is no news now
         raise
 

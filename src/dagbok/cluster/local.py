@@ -17,7 +17,7 @@ from dagbok.domain.ids import ExecutionId
 from dagbok.domain.plan import HUMAN, Plan
 from dagbok.domain.records import Command, StoredExecution
 from dagbok.domain.states import Reason
-from dagbok.engine.ports import Clock, Tools
+from dagbok.engine.ports import Clock, Journal, Tools
 from dagbok.engine.scheduler import Scheduler
 from dagbok.errors import DagbokError, NotFound, StoreRejected
 
@@ -27,8 +27,8 @@ log = logging.getLogger("dagbok.cluster")
 POLL_INTERVAL_S = 0.25
 
 
-class Claims(Protocol):
-    """The part of the journal that changes owners."""
+class OwningJournal(Journal, Protocol):
+    """The journal, with what changes owners."""
 
     def claim(self, execution_id: ExecutionId, owner: str) -> asyncio.Future[StoredExecution]:
         """Make `owner` the owner and return all that is needed to go on. Raises NotFound."""
@@ -50,10 +50,12 @@ class Commands(Protocol):
 class LocalWorker:
     """Owns executions for one engine in this process."""
 
-    def __init__(self, scheduler: Scheduler, claims: Claims, commands: Commands, tools: Tools, *, owner: str) -> None:
+    def __init__(
+        self, scheduler: Scheduler, journal: OwningJournal, commands: Commands, tools: Tools, *, owner: str
+    ) -> None:
         self.owner = owner
         self._scheduler = scheduler
-        self._claims = claims
+        self._journal = journal
         self._commands = commands
         self._tools = tools
         self._applied: set[int] = set()  # commands applied whose commit may still be under way
@@ -93,10 +95,10 @@ class LocalWorker:
         taken: list[ExecutionId] = []
         for execution_id in execution_ids:
             try:
-                stored = await self._claims.claim(execution_id, self.owner)
+                stored = await self._journal.claim(execution_id, self.owner)
             except NotFound:
                 continue  # deleted meanwhile
-            execution = restore(stored, Plan.model_validate(values.decode(stored.plan)))
+            execution = _restored(stored)
             if execution.ended:
                 continue
             if unknown := self._unknown_tools(execution):
@@ -110,18 +112,27 @@ class LocalWorker:
         return taken
 
     async def hear(self) -> None:
-        """Apply the commands that wait for executions owned here."""
-        owned = [execution.id for execution in self._scheduler.owned()]
-        if not owned:
-            return
-        for command in await asyncio.to_thread(self._commands.pending_commands, owned):
+        """Apply the commands that wait. One for an execution that nobody runs is applied by claiming it."""
+        for command in await asyncio.to_thread(self._commands.pending_commands):
             if command.id in self._applied:
                 continue
             self._applied.add(command.id)
-            try:
+            if self._scheduler.get(command.execution_id) is not None or await self._claim_for(command):
                 self._scheduler.apply(command)
-            except NotFound:
-                self._applied.discard(command.id)  # it ended while we read
+
+    async def _claim_for(self, command: Command) -> bool:
+        """Take over the execution of a command; return whether it runs here now."""
+        try:
+            stored = await self._journal.claim(command.execution_id, self.owner)
+        except NotFound:
+            return False  # deleted, with its commands
+        execution = _restored(stored)
+        if execution.ended:
+            execution.applied(command.id)
+            await self._journal.append(execution.take_changes(self.clock.now_ms()))
+            return False
+        self._scheduler.take_over(execution)
+        return True
 
     def _unknown_tools(self, execution: Execution) -> set[str]:
         names = {step.task.tool for step in execution.steps if not step.ended}
@@ -145,11 +156,15 @@ class LocalWorker:
     async def _abort(self, execution_id: ExecutionId, error: StoreRejected) -> None:
         """End an execution whose rows the database refuses, from what it last accepted."""
         try:
-            stored = await self._claims.claim(execution_id, self.owner)
+            stored = await self._journal.claim(execution_id, self.owner)
         except DagbokError as exc:
             log.error("execution %s cannot be ended: %s", execution_id, exc)
             self._scheduler.give_up(execution_id, error)
             return
-        execution = restore(stored, Plan.model_validate(values.decode(stored.plan)))
+        execution = _restored(stored)
         execution.abort(Reason.STORE_REJECTED, values.clean(error.message, 1000), self.clock.now_ms())
         self._scheduler.take_over(execution)
+
+
+def _restored(stored: StoredExecution) -> Execution:
+    return restore(stored, Plan.model_validate(values.decode(stored.plan)))
