@@ -192,7 +192,7 @@ class Execution:
         now_ms: int,
         charge: Charge = NO_CHARGE,
     ) -> None:
-        """Close the step with a result; its dependants may become ready."""
+        """Close the step with a result; its dependents may become ready."""
         step = self.steps[position]
         self._end(position, StepStatus.COMPLETED, now_ms)
         step.result = result
@@ -221,6 +221,7 @@ class Execution:
     ) -> None:
         """Close the attempt without a result; `on_failure` decides what becomes of the step."""
         step = self.steps[position]
+        code = values.clean(str(code), 100)  # of a tool's choice, and part of the diary
         if step.status is StepStatus.RUNNING:  # otherwise no attempt is open, and the last one keeps its own outcome
             self._unwritten.attempt(step, outcome, code, message, now_ms, charge)
         self._charge(step, charge)

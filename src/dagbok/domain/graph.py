@@ -38,7 +38,7 @@ def build(parents: Sequence[Sequence[int]]) -> Graph:
 
 
 def cycles(parents: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the members of each cycle, in the order they wait for each other; empty for a DAG.
+    """Return the members of each cycle from its lowest on, each waiting for the one before; empty for a DAG.
 
     One cycle is named per strongly connected component: mending it shows the next.
     """
@@ -55,7 +55,9 @@ def cycles(parents: Sequence[Sequence[int]]) -> list[list[int]]:
         while at not in trail:
             trail[at] = len(trail)
             at = next(parent for parent in parents[at] if parent in component)
-        found.append(list(trail)[trail[at] :][::-1])
+        cycle = list(trail)[trail[at] :][::-1]
+        lowest = cycle.index(min(cycle))
+        found.append(cycle[lowest:] + cycle[:lowest])
     return found
 
 

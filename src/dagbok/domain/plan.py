@@ -30,12 +30,15 @@ def _task_id(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 
 
+def says_none(value: object) -> bool:
+    """Whether an item of `dependencies` says that there are none."""
+    return isinstance(value, str) and value.strip().lower() == "none"
+
+
 def _dependencies(value: object) -> object:
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none")):
+    if value is None or says_none(value) or (isinstance(value, str) and not value.strip()):
         return []
-    if isinstance(value, list):
-        return [item for item in value if not (isinstance(item, str) and item.strip().lower() == "none")]
-    return value
+    return [item for item in value if not says_none(item)] if isinstance(value, list) else value
 
 
 def _object(value: object) -> object:

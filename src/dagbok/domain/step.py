@@ -14,8 +14,8 @@ class Step:
 
     __slots__ = (
         "attempt", "completed_at", "cost_usd", "dirty", "duration_ms", "effect", "error", "error_code", "error_detail",
-        "has_references", "input", "interruptions", "model", "next_attempt_at", "progress", "question", "questions_asked",
-        "reason", "result", "revision", "started_at", "status", "task", "unmet", "usage",
+        "has_references", "input", "interruptions", "model", "next_attempt_at", "progress", "question",
+        "questions_asked", "reason", "result", "revision", "started_at", "status", "task", "unmet", "usage",
     )  # fmt: skip
 
     def __init__(self, task: SubTask, effect: Effect, unmet: int) -> None:

@@ -1,7 +1,8 @@
 """Is this a plan that can run? `check` finds every problem at once: JSON pointer, stable code, sentence.
 
 Codes: missing_field, bad_value, not_json, empty_plan, too_many_tasks, too_large, duplicate_id, reserved_id,
-self_dependency, unknown_dependency, unknown_reference, bad_reference, cycle, unknown_tool, invalid_params, unsupported.
+self_dependency, unknown_dependency, unknown_reference, bad_reference, cycle, unknown_tool, invalid_params, bad_schema,
+unsupported.
 
 Linear in the size of the plan: 10,000 sub-tasks take well under a second.
 """
@@ -15,13 +16,14 @@ from itertools import islice
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
 from jsonschema.exceptions import ValidationError as SchemaViolation
 from pydantic import ValidationError
 from referencing import Registry
 
 from dagbok.domain import graph, refs, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
-from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask, read_id
+from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask, read_id, says_none
 from dagbok.domain.values import Json, pointer_to
 from dagbok.errors import BadReference, InvalidPlan, NotJson, TooLarge
 
@@ -116,7 +118,9 @@ class _Check:
         )
         for position, task in tasks:
             referenced = self._references(position, task)
-            parents[position] = self._links(position, task, referenced, positions)
+            named = document["sub_tasks"][position].get("dependencies")
+            written = [at for at, item in enumerate(named) if not says_none(item)] if isinstance(named, list) else []
+            parents[position] = self._links(position, task, written, referenced, positions)
             self._params(position, task)
         self._cycles(parents, dict(tasks))
         return self.problems
@@ -129,11 +133,11 @@ class _Check:
         if not isinstance(document, dict):
             self._add("bad_value", f"A plan is a JSON object, not {_kind(document)}.")
             return False
-        self.problems += (Problem(fault.pointer, fault.code, fault.message) for fault in _first_faults(document))
-        if self.problems:
-            return False
         try:
             values.encode(document, max_bytes=self.limits.plan_bytes)
+        except NotJson:  # only now is it worth walking millions of values to name each place
+            self.problems += (Problem(fault.pointer, fault.code, fault.message) for fault in _first_faults(document))
+            return False
         except TooLarge as exc:
             self._add("too_large", f"The plan has {exc.size:,} bytes of JSON; at most {exc.limit:,} are accepted.")
         tasks = document.get("sub_tasks")
@@ -192,14 +196,20 @@ class _Check:
                     for name in reference.tasks:
                         found.setdefault(name, where)
             except BadReference as exc:
-                self.problems.append(Problem(where, exc.code, f"Sub-task {task.id!r}: {exc.message}"))
+                self.problems.append(Problem(where, exc.code, _ended(f"Sub-task {task.id!r}: {exc.message}")))
         return found
 
     def _links(
-        self, position: int, task: SubTask, referenced: Mapping[TaskId, str], positions: Mapping[TaskId, int]
+        self,
+        position: int,
+        task: SubTask,
+        written: Sequence[int],
+        referenced: Mapping[TaskId, str],
+        positions: Mapping[TaskId, int],
     ) -> list[int]:
+        """Return the positions of the tasks it waits for. `written`: where its dependencies stand in the document."""
         parents: dict[int, None] = {}
-        for index, name in enumerate(task.dependencies):
+        for index, name in zip(written, task.dependencies, strict=True):
             where = pointer_to("sub_tasks", position, "dependencies", index)
             self._link(task, name, where, "unknown_dependency", "depends on", positions, parents)
         for name, where in referenced.items():
@@ -241,11 +251,24 @@ class _Check:
         where = ("sub_tasks", position, "tool_or_prompt", "params")
         try:
             for violation in islice(self._violations(task), MAX_FAULTS):
-                message = f"Sub-task {task.id!r}, tool {task.tool!r}: {_shorten(violation.message)}"
+                message = _ended(f"Sub-task {task.id!r}, tool {task.tool!r}: {_shorten(violation.message)}")
                 self._add("invalid_params", message, *where, *violation.absolute_path)
         except Exception as exc:  # a schema that is none, a `$ref` into nothing, a pattern that is no regex, recursion
             message = f"the params cannot be checked with its schema: {_shorten(f'{type(exc).__name__}: {exc}')}"
-            self._add("invalid_params", f"Sub-task {task.id!r}, tool {task.tool!r}: {message}", *where)
+            self._add("invalid_params", _ended(f"Sub-task {task.id!r}, tool {task.tool!r}: {message}"), *where)
+        if task.action_type == HUMAN:
+            self._answer_schema(position, task)
+
+    def _answer_schema(self, position: int, task: SubTask) -> None:
+        schema = task.tool_or_prompt.params.get("schema")
+        if not isinstance(schema, dict) or any(_refers(text) for _, text in refs.walk(schema)):
+            return  # absent, reported with the other params, or not decided yet
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as exc:
+            path = ("sub_tasks", position, "tool_or_prompt", "params", "schema", *exc.absolute_path)
+            message = f"Sub-task {task.id!r}: the schema of the answer is none: {_shorten(exc.message)}"
+            self._add("bad_schema", _ended(message), *path)
 
     def _violations(self, task: SubTask) -> Iterator[SchemaViolation]:
         """Yield what breaks the tool's schema, leaving out what a reference may still put right."""
@@ -255,14 +278,12 @@ class _Check:
             # An empty registry: a `$ref` to a URL must not make a check of data open a connection.
             validator = self._validators[task.tool] = Draft202012Validator(schema, registry=Registry())
         params = task.tool_or_prompt.params
-        open_paths: list[tuple[str | int, ...]] | None = None
+        undecided: set[tuple[str | int, ...]] | None = None  # the places of references, and all that hold one
         for violation in validator.iter_errors(params):
-            if open_paths is None:
-                open_paths = [
-                    path for path, text in refs.walk(params) if ("<" in text or "{{" in text) and _refers(text)
-                ]
-            at = tuple(violation.absolute_path)
-            if violation.validator in _WHOLE or not any(path[: len(at)] == at for path in open_paths):
+            if undecided is None:
+                places = (path for path, text in refs.walk(params) if _refers(text))
+                undecided = {path[:length] for path in places for length in range(len(path) + 1)}
+            if violation.validator in _WHOLE or tuple(violation.absolute_path) not in undecided:
                 yield violation
 
     def _suggestion(self, name: str, known: Mapping[Any, Any]) -> str:
@@ -288,6 +309,10 @@ def _refers(text: str) -> bool:
         return True  # reported as such
 
 
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
 def _first_faults(document: Json) -> Iterable[NotJson]:
     return islice(values.faults(document), MAX_FAULTS)
 
@@ -308,7 +333,7 @@ def _sentence(location: tuple[str | int, ...], message: str, code: str) -> str:
     place = pointer_to(*location) or "the plan"
     if code == "missing_field":
         return f"{place} is required."
-    return f"{place}: {message}."
+    return _ended(f"{place}: {message}")
 
 
 def _shorten(text: str, limit: int = 300) -> str:
