@@ -218,7 +218,7 @@ class Owner:
         assert execution.status == status_by_the_design(
             [(step.status, step.reason) for step in own],
             (last.status, last.reason) if last else None,
-            started=execution.started_at is not None or any(step.status != "pending" for step in own),
+            started=execution.header.started_at is not None or any(step.status != "pending" for step in own),
         )
         if execution.ended:
             assert all(step.ended for step in execution.steps)

@@ -32,7 +32,7 @@ def test_a_diamond_runs_in_order_and_its_sink_is_the_final_result() -> None:
             task("d", params={"value": "<Result from Task b> and <Result from Task c>"}),
         )
         assert done.status is ExecutionStatus.COMPLETED
-        assert done.final_result == "b and c"
+        assert done.header.final_result == "b and c"
 
     asyncio.run(main())
 
@@ -311,8 +311,8 @@ def test_usage_and_cost_of_model_calls_add_up_in_the_execution() -> None:
 
         bench = Bench(FakeTool("work", asks))
         done = await bench.run(task("a"), task("b"))
-        assert done.usage == {"requests": 2, "inputTokens": 20}
-        assert done.cost_usd == 0.5
+        assert done.header.usage == {"requests": 2, "inputTokens": 20}
+        assert done.header.cost_usd == 0.5
         assert bench.journal.appended[-1].header.total_cost_usd == 0.5
         assert done.steps[0].model == "offline:extractive"
 

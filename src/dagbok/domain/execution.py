@@ -16,9 +16,10 @@ from typing import Any
 from dagbok.domain import ending, graph, refs, submission, values
 from dagbok.domain.call import NO_CHARGE, Charge, Missing
 from dagbok.domain.events import EventType
+from dagbok.domain.header import Header
 from dagbok.domain.ids import Epoch, ExecutionId, TaskId
 from dagbok.domain.plan import Plan, SubTask
-from dagbok.domain.records import Changes, HeaderRow, NewStep, QuestionRow, StoredExecution
+from dagbok.domain.records import Changes, NewStep, QuestionRow, StoredExecution
 from dagbok.domain.states import (
     ENDED,
     EXECUTION_ENDED,
@@ -30,24 +31,10 @@ from dagbok.domain.states import (
     StepStatus,
 )
 from dagbok.domain.step import Step
+from dagbok.domain.tally import Tally
 from dagbok.domain.unwritten import Unwritten
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import Conflict
-
-#: Columns of the header that the aggregate holds under the same name.
-_RESTORED = (
-    "started_at",
-    "completed_at",
-    "final_result",
-    "synthesis_result",
-    "error",
-    "error_code",
-    "retry_count",
-    "last_retry_at",
-    "paused_at",
-    "deadline_at",
-    "wake_at",
-)
 
 _END_EVENTS = {
     ExecutionStatus.COMPLETED: EventType.EXECUTION_COMPLETED,
@@ -78,27 +65,10 @@ class Execution:
             self.steps.append(Step(last, Effect.IDEMPOTENT, len(tasks)))
         self.index = {step.task.id: position for position, step in enumerate(self.steps)}
         self.status = ExecutionStatus.PENDING
-        self.started_at: int | None = None
-        self.completed_at: int | None = None
-        self.final_result: str | None = None
-        self.synthesis_result: str | None = None
-        self.error: str | None = None
-        self.error_code: str | None = None
-        self.retry_count = 0
-        self.last_retry_at: int | None = None
-        self.paused_at: int | None = None
-        self.deadline_at: int | None = None
-        self.wake_at: int | None = None
-        self.usage: dict[str, float] = {}
-        self.cost_usd: float | None = None
         self.cancel_requested = False
-        self._counts = dict.fromkeys(StepStatus, 0)
-        self._counts[StepStatus.PENDING] = len(tasks)
-        self._lost = 0  # sub-tasks that count against `completed`: failed, cancelled, skipped by a failed dependency
-        self._open = len(tasks)
+        self.header = Header()
+        self.tally = Tally(len(tasks))
         self._failures: list[int] = []
-        self._active_ms = 0
-        self._active_since: int | None = None
         self._unwritten = Unwritten(seq=1)  # execution.created is written with the submission
         self._unwritten.ready = [position for position, above in enumerate(parents) if not above]
 
@@ -115,7 +85,7 @@ class Execution:
 
     def count(self, status: StepStatus) -> int:
         """Return how many sub-tasks (the synthesis is none) are in `status`."""
-        return self._counts[status]
+        return self.tally[status]
 
     def remaining(self, position: int) -> int:
         """Return the number of steps on the longest path from here on."""
@@ -140,7 +110,7 @@ class Execution:
         """Return what a synthesis has to do without."""
         return tuple(
             Missing(step.task.id, step.task.description, step.status, step.error or step.reason)
-            for step in self.steps[: len(self.plan.sub_tasks)]
+            for step in self.steps[: self.tally.total]
             if step.status in ENDED and step.status is not StepStatus.COMPLETED
         )
 
@@ -282,7 +252,7 @@ class Execution:
     def take_over(self, now_ms: int) -> list[int]:
         """Close the attempts an earlier owner left open, and return the timers that still run."""
         if self.status is ExecutionStatus.RUNNING:
-            self._active_since = now_ms
+            self.header.activate(now_ms)
         timers: list[int] = []
         for position in list(self.running):
             if self.steps[position].next_attempt_at is not None:
@@ -334,7 +304,7 @@ class Execution:
     def abort(self, reason: Reason, message: str, now_ms: int) -> None:
         """End the execution because it cannot go on; what completed counts: `partial` or `failed`."""
         if not self.ended:
-            self.error, self.error_code = message, reason
+            self.header.error, self.header.error_code = message, reason
             self._stop(reason, message, now_ms, None)
 
     def _stop(self, reason: Reason, message: str, now_ms: int, by: str | None) -> None:
@@ -393,7 +363,9 @@ class Execution:
 
     def take_changes(self, now_ms: int) -> Changes:
         """Return everything since the last call, for one commit."""
-        return self._unwritten.take(self.id, self.epoch, self._header(now_ms), self.steps, ended=self.ended)
+        return self._unwritten.take(
+            self.id, self.epoch, self.header.row(self.status, self.tally, now_ms), self.steps, ended=self.ended
+        )
 
     def take_ready(self) -> list[int]:
         """Return the steps that were ready when a submission was committed or a stored execution read."""
@@ -401,14 +373,9 @@ class Execution:
 
     def restore(self, stored: StoredExecution) -> None:
         """Take the state of stored rows, as the last owner committed it. Linear in steps and edges."""
-        header = stored.header
-        self.status = ExecutionStatus(header.status)
-        for name in _RESTORED:
-            setattr(self, name, getattr(header, name))
-        self.usage = values.decode(header.total_usage) if header.total_usage else {}
-        self.cost_usd = header.total_cost_usd
+        self.status = ExecutionStatus(stored.header.status)
+        self.header.load(stored.header)
         self._unwritten = Unwritten(stored.last_event_seq)
-        self._active_ms = header.duration_ms
         for row in stored.steps:
             self.steps[self.index[row.task_id]].load(row)
         for question in stored.questions:
@@ -417,15 +384,14 @@ class Execution:
             step.question = step.question if question.closed_at is not None else question
         for task_id, count in stored.interruptions.items():
             self.steps[self.index[task_id]].interruptions = count
-        self._counts = dict.fromkeys(StepStatus, 0)
-        for position, step in enumerate(self.steps[: len(self.plan.sub_tasks)]):
+        for position, step in enumerate(self.steps[: self.tally.total]):
             self._recount(position, step)
         self._unwritten.ready = [
             position
             for position, step in enumerate(self.steps)
             if not step.unmet and step.status is StepStatus.PENDING and position != self.synthesis
         ]
-        if self.synthesis is not None and not self._open:
+        if self.synthesis is not None and not self.tally.open:
             last = self.steps[self.synthesis]
             last.unmet = 0
             if last.status is StepStatus.PENDING:
@@ -434,16 +400,15 @@ class Execution:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _start(self, now_ms: int) -> None:
-        if self.started_at is None:
-            self.started_at = now_ms
+        if self.header.started_at is None:
+            self.header.started_at = now_ms
             self._unwritten.event(EventType.EXECUTION_STARTED, None, now_ms)
 
     def _move(self, position: int, status: StepStatus) -> None:
         step = self.steps[position]
         assert status in STEP_MOVES[step.status], f"{self.id} {step.task.id}: {step.status} -> {status}"
         if position != self.synthesis:
-            self._counts[step.status] -= 1
-            self._counts[status] += 1
+            self.tally.move(step.status, status)
         step.status = status
         self._unwritten.touch(position, step)
 
@@ -456,22 +421,18 @@ class Execution:
         if step.started_at is not None:
             step.duration_ms = max(0, now_ms - step.started_at)
         if position != self.synthesis:
-            self._open -= 1
-            if status in (StepStatus.FAILED, StepStatus.CANCELLED) or reason == Reason.DEPENDENCY_FAILED:
-                self._lost += 1
+            self.tally.end(status, reason)
 
     def _recount(self, position: int, step: Step) -> None:
-        self._counts[step.status] += 1
+        self.tally.move(StepStatus.PENDING, step.status)
         if not step.ended:
             return
-        self._open -= 1
+        self.tally.end(step.status, step.reason)
         if step.status is StepStatus.FAILED:
             self._failures.append(position)
         if step.status is StepStatus.COMPLETED or step.reason == Reason.CHOSEN:
             for child in self.graph.children[position]:
                 self.steps[child].unmet -= 1
-        else:
-            self._lost += 1
 
     def _release_children(self, position: int) -> None:
         if position == self.synthesis:
@@ -501,60 +462,35 @@ class Execution:
             step.question = None
 
     def _charge(self, step: Step, charge: Charge) -> None:
-        if charge is NO_CHARGE:
-            return
-        step.model = charge.model
-        if charge.usage:
-            step.usage = values.encode(charge.usage)
-            for name, amount in charge.usage.items():
-                if isinstance(amount, int | float):
-                    self.usage[name] = self.usage.get(name, 0) + amount
-        if charge.cost_usd is not None:
-            step.cost_usd = charge.cost_usd
-            self.cost_usd = (self.cost_usd or 0.0) + charge.cost_usd
+        if charge is not NO_CHARGE:
+            step.charge(charge)
+            self.header.charge(charge)
 
     def _settle(self, now_ms: int) -> None:
         """Bring the synthesis and the execution's status up to date with the counters. O(1) but for the end."""
-        if not self._open and self.synthesis is not None:
+        if not self.tally.open and self.synthesis is not None:
             last = self.steps[self.synthesis]
             if last.unmet and last.status is StepStatus.PENDING:
                 last.unmet = 0
-                if self._counts[StepStatus.COMPLETED]:
+                if self.tally[StepStatus.COMPLETED]:
                     self._unwritten.ready.append(self.synthesis)
                 else:
-                    reason = Reason.DEPENDENCY_FAILED if self._lost else Reason.CHOSEN
+                    reason = Reason.DEPENDENCY_FAILED if self.tally.lost else Reason.CHOSEN
                     self._end(self.synthesis, StepStatus.SKIPPED, now_ms, reason=reason)
                     self._unwritten.event(EventType.SUBSTEP_SKIPPED, last, now_ms, {"reason": reason})
-        status = self._derive()
+        last_status = None if self.synthesis is None else self.steps[self.synthesis].status
+        started = self.header.started_at is not None
+        status = self.tally.status(last_status, started=started, cancelled=self.cancel_requested)
         if status is not self.status:
             self._enter(status, now_ms)
-
-    def _derive(self) -> ExecutionStatus:
-        last = None if self.synthesis is None else self.steps[self.synthesis].status
-        left = self._open or (last is not None and last not in ENDED)
-        if self.cancel_requested and not left:
-            return ExecutionStatus.CANCELLED
-        if self._counts[StepStatus.WAITING] or last is StepStatus.WAITING:
-            return ExecutionStatus.WAITING
-        if left:
-            return ExecutionStatus.PENDING if self.started_at is None and not self._touched else ExecutionStatus.RUNNING
-        if not self._lost:
-            lost = last in (StepStatus.FAILED, StepStatus.CANCELLED)  # the synthesis, which runs only over results
-            return ExecutionStatus.PARTIAL if lost else ExecutionStatus.COMPLETED
-        return ExecutionStatus.PARTIAL if self._counts[StepStatus.COMPLETED] else ExecutionStatus.FAILED
-
-    @property
-    def _touched(self) -> bool:
-        return self._counts[StepStatus.PENDING] != len(self.plan.sub_tasks)
 
     def _enter(self, status: ExecutionStatus, now_ms: int) -> None:
         assert status in EXECUTION_MOVES[self.status], f"{self.id}: {self.status} -> {status}"
         before, self.status = self.status, status
-        if self._active_since is not None and status is not ExecutionStatus.RUNNING:
-            self._active_ms += max(0, now_ms - self._active_since)
-            self._active_since = None
+        if status is not ExecutionStatus.RUNNING:
+            self.header.rest(now_ms)
         if status is ExecutionStatus.RUNNING:
-            self._active_since = now_ms
+            self.header.activate(now_ms)
             if before is ExecutionStatus.WAITING:
                 self._unwritten.event(EventType.EXECUTION_RESUMED, None, now_ms)
         elif status is ExecutionStatus.WAITING:
@@ -563,31 +499,19 @@ class Execution:
             self._finish(now_ms)
 
     def _finish(self, now_ms: int) -> None:
-        self.completed_at = now_ms
+        header = self.header
+        header.completed_at = now_ms
         if self.synthesis is None:
-            self.final_result = ending.of_sinks([self.steps[position] for position in self.graph.sinks()])
+            header.final_result = ending.of_sinks([self.steps[position] for position in self.graph.sinks()])
         elif (last := self.steps[self.synthesis]).status is StepStatus.COMPLETED and last.result is not None:
-            self.synthesis_result = self.final_result = values.as_text(values.decode(last.result))
+            header.synthesis_result = header.final_result = values.as_text(values.decode(last.result))
         elif last.status is StepStatus.FAILED:
-            self.error, self.error_code = f"The synthesis failed: {last.error}", "synthesis_failed"
-        if self._failures and self.error is None:
+            header.error, header.error_code = f"The synthesis failed: {last.error}", "synthesis_failed"
+        if self._failures and header.error is None:
             failed = [self.steps[position] for position in self._failures]
-            self.error, self.error_code = ending.blame(failed, len(self.plan.sub_tasks)), "sub_tasks_failed"
-        data: dict[str, Any] = {
-            name: self._counts[StepStatus(name)] for name in ("completed", "failed", "skipped", "cancelled")
-        }
-        self._unwritten.event(_END_EVENTS[self.status], None, now_ms, data | {"durationMs": self._active_ms})
-
-    def _header(self, now_ms: int) -> HeaderRow:
-        active = self._active_ms + (max(0, now_ms - self._active_since) if self._active_since is not None else 0)
-        count = self._counts
-        return HeaderRow(
-            self.status._value_, self.started_at, self.completed_at, active, count[StepStatus.COMPLETED],
-            count[StepStatus.FAILED], count[StepStatus.WAITING], count[StepStatus.SKIPPED], count[StepStatus.RUNNING],
-            self.final_result, self.synthesis_result, self.error, self.error_code, self.retry_count, self.last_retry_at,
-            values.encode(self.usage) if self.usage else None, self.cost_usd, self.paused_at, self.deadline_at,
-            self.wake_at, now_ms,
-        )  # fmt: skip
+            header.error, header.error_code = ending.blame(failed, self.tally.total), "sub_tasks_failed"
+        counts = {name: self.tally[StepStatus(name)] for name in ("completed", "failed", "skipped", "cancelled")}
+        self._unwritten.event(_END_EVENTS[self.status], None, now_ms, counts | {"durationMs": header.active_ms})
 
 
 def restore(stored: StoredExecution, plan: Plan) -> Execution:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dagbok.domain import refs
+from dagbok.domain import refs, values
+from dagbok.domain.call import Charge
 from dagbok.domain.plan import SubTask
 from dagbok.domain.records import QuestionRow, StepRow
 from dagbok.domain.states import ENDED, Effect, StepStatus
@@ -48,6 +49,12 @@ class Step:
     @property
     def ended(self) -> bool:
         return self.status in ENDED
+
+    def charge(self, charge: Charge) -> None:
+        """Take what its latest attempt cost."""
+        self.model = charge.model
+        self.usage = values.encode(charge.usage) if charge.usage else self.usage
+        self.cost_usd = charge.cost_usd if charge.cost_usd is not None else self.cost_usd
 
     def row(self, updated_at: int) -> StepRow:
         """Return the columns as they are now."""
