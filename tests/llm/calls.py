@@ -55,6 +55,14 @@ def synthesis_call(
     return call
 
 
+def sub_task(id: str, description: str, *, tool: str = "read_file") -> SubTask:
+    """Return a sub-task of the plan, as a call looks it up to say what a result is."""
+    return SubTask.model_validate(
+        {"id": id, "description": description, "tool_or_prompt": {"name": tool}}
+        | ({"action_type": tool} if tool in ("inference", "human") else {})
+    )
+
+
 def lost(task: str, *, description: str = "", status: str = "failed", error: str | None = None) -> Missing:
     return Missing(TaskId(task), description, status, error)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dagbok.llm.extractive import HINT, INFERENCE_CHARS, NOTICE, answer
 from dagbok.llm.prompts import inference_prompt, synthesis_prompt
-from llm.calls import inference_call, lost, synthesis_call
+from llm.calls import inference_call, lost, sub_task, synthesis_call
 
 PAGE = "Cookies help us. Tides are driven by the moon. The abbey opens at nine. The sun pulls too, so tides vary."
 
@@ -36,11 +36,25 @@ def test_a_prompt_that_brings_its_own_text_is_quoted() -> None:
     assert "[instructions]" in answer(inference_prompt(inference_call({"prompt": prompt}), 20_000).text)
 
 
+def test_a_synthesis_quotes_the_answers_of_models_and_people_and_only_names_what_they_were_made_of() -> None:
+    call = synthesis_call({"1": PAGE, "2": "The moon drives them.", "3": "Tomorrow suits me."})
+    call.look_up = {
+        "1": sub_task("1", "Read the page"),
+        "2": sub_task("2", "Explain the tides", tool="inference"),
+        "3": sub_task("3", "Ask for a date", tool="human"),
+    }.get
+    text = answer(synthesis_prompt(call, 20_000).text)
+    assert "## Task 2: Explain the tides\n\n- The moon drives them." in text
+    assert "## Task 3: Ask for a date\n\n- Tomorrow suits me." in text
+    assert "## Also used\n\n- Task 1: Read the page" in text
+    assert "Tides are driven by the moon." not in text
+
+
 def test_a_synthesis_is_a_briefing_that_names_what_is_missing_and_who_wrote_it() -> None:
     call = synthesis_call(
         {"1": PAGE, "2": "Bring boots."}, missing=(lost("4", description="Find hotels", error="timed\nout"),)
     )
-    call.describe = lambda task: "Read the page" if task == "1" else ""
+    call.look_up = {"1": sub_task("1", "Read the page")}.get
     text = answer(synthesis_prompt(call, 20_000).text)
     assert text.startswith("## Task 1: Read the page\n\n")
     assert "- Tides are driven by the moon." in text

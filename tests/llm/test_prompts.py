@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dagbok.domain.values import as_text
 from dagbok.llm.prompts import LEAST_LIMIT, Prompt, Section, inference_prompt, read, synthesis_prompt
-from llm.calls import inference_call, lost, synthesis_call
+from llm.calls import inference_call, lost, sub_task, synthesis_call
 
 HOSTILE = st.sampled_from(
     [
@@ -52,13 +52,13 @@ def test_the_prompt_of_a_model_call_holds_the_request_the_task_its_expected_outp
 def test_the_prompt_of_a_synthesis_names_what_is_missing() -> None:
     """Without it the answer would pass over a failed task as if nobody had asked for it."""
     call = synthesis_call({"1": "Water rises."}, missing=(lost("4", description='Find "hotels"', error="timed out"),))
-    call.describe = lambda task: "Read the page" if task == "1" else ""
+    call.look_up = {"1": sub_task("1", "Read the page")}.get
     prompt = synthesis_prompt(call, 10_000)
     found = section(prompt, "missing")
     assert found.attributes == {"task": "4", "description": 'Find "hotels"', "status": "failed"}
     assert found.text == "timed out"
     assert section(prompt, "synthesis_plan").text == "Explain the tides"
-    assert section(prompt, "result").attributes == {"task": "1", "description": "Read the page"}
+    assert section(prompt, "result").attributes == {"task": "1", "description": "Read the page", "tool": "read_file"}
 
 
 def test_settings_of_the_model_are_not_repeated_in_the_prompt() -> None:

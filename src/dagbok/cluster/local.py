@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from dagbok.domain import values
@@ -25,6 +26,8 @@ log = logging.getLogger("dagbok.cluster")
 
 #: How often the database is asked whether another process wrote a command.
 POLL_INTERVAL_S = 0.25
+#: How long closing waits for a read under way.
+CLOSE_TIMEOUT_S = 2.0
 
 
 class OwningJournal(Journal, Protocol):
@@ -59,6 +62,7 @@ class LocalWorker:
         self._commands = commands
         self._tools = tools
         self._applied: set[int] = set()  # commands applied whose commit may still be under way
+        self._closing = asyncio.Event()
         self._poll: asyncio.Task[None] | None = None
         self._rescues: set[asyncio.Task[None]] = set()
         scheduler.on_rejected = self._rescue
@@ -69,10 +73,14 @@ class LocalWorker:
 
     async def close(self) -> None:
         """Stop hearing commands. The scheduler is closed by whoever opened it."""
-        for task in (self._poll, *self._rescues):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        self._closing.set()
+        tasks = [task for task in (self._poll, *self._rescues) if task is not None]
+        if tasks:
+            # A read goes on in its thread whatever becomes of the task; it gets the time to give its connection back.
+            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def hand_over(self, execution: Execution) -> None:
         """Run an execution whose submission named this worker as its owner and is durable."""
@@ -139,14 +147,15 @@ class LocalWorker:
         return {name for name in names if name != HUMAN and self._tools.get(name) is None}
 
     async def _listen(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_INTERVAL_S)
+        while not self._closing.is_set():
             try:
                 if await asyncio.to_thread(self._commands.commands_changed):
                     await self.hear()
             except DagbokError as exc:
                 # The journal tells of an outage once; here it only means that commands wait a little longer.
                 log.debug("commands cannot be read: %s", exc)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), POLL_INTERVAL_S)
 
     def _rescue(self, execution_id: ExecutionId, error: StoreRejected) -> None:
         task = asyncio.get_running_loop().create_task(self._abort(execution_id, error))

@@ -38,7 +38,7 @@ class Call:
     report: Callable[[str, float | None], None]  # progress; safe to call from any thread
     synthesis_plan: str = ""
     missing: tuple[Missing, ...] = ()  # for the synthesis: what did not complete
-    describe: Callable[[TaskId], str] = lambda _: ""  # the description of a sub-task of the plan
+    look_up: Callable[[TaskId], SubTask | None] = lambda _: None  # a sub-task of the plan, to say what a result is
 
     @property
     def results(self) -> Mapping[TaskId, Json]:

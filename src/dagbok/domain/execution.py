@@ -102,9 +102,10 @@ class Execution:
         parents = (self.steps[parent] for parent in self.graph.parents[position])
         return {step.task.id: None if step.result is None else values.decode(step.result) for step in parents}
 
-    def describe(self, task_id: TaskId) -> str:
-        """Return what the plan says a sub-task does."""
-        return self.steps[self.index[task_id]].task.description
+    def look_up(self, task_id: TaskId) -> SubTask | None:
+        """Return the sub-task of the plan."""
+        position = self.index.get(task_id)
+        return None if position is None else self.steps[position].task
 
     def missing(self) -> tuple[Missing, ...]:
         """Return what a synthesis has to do without."""

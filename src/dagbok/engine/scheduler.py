@@ -250,7 +250,7 @@ class Scheduler:
             step.task.tool_or_prompt.params if params is None else params,
             execution.plan.original_request, step.task, lambda: execution.results(position), report,
             execution.plan.synthesis_plan if synthesis else "", execution.missing() if synthesis else (),
-            execution.describe,
+            execution.look_up,
         )  # fmt: skip
         timeout_s = step.task.timeout_seconds or tool.timeout_s
 

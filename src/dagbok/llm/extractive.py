@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from dagbok.domain.plan import HUMAN, INFERENCE
 from dagbok.llm.prompts import Section, read
 from dagbok.llm.ranking import Candidate, select
 from dagbok.llm.sentences import LONGEST, Kind, Unit, split
@@ -39,6 +40,7 @@ SYNTHESIS_CHARS: Final = 9_000  #: of a synthesis, save the headings
 _INFERENCE_UNITS, _SYNTHESIS_UNITS = 8, 40
 _SOURCES = 40  # quoted in a synthesis
 _MISSING = 50  # named in a synthesis
+_ANSWERING = (INFERENCE, HUMAN)  # tools whose results are answers, and not material
 
 _CREDIT = re.compile(r"\s*\[(?:task|input|instructions)\b[^\[\]\n]{0,200}\]$")  # of an earlier quotation
 
@@ -48,6 +50,7 @@ class _Source:
     name: str  # "task 3", "input `text`"
     title: str  # of its part in a briefing
     text: str
+    tool: str = ""  # what made it, as far as it is known
 
 
 class _Room:
@@ -80,7 +83,10 @@ def answer(prompt: str, *, limit_chars: int | None = None) -> str:
     sources = [_source(section) for tag in ("given", "result") for section in by_tag.get(tag, [])]
     if "task" in by_tag or "synthesis_plan" not in by_tag:
         return _quote(sources, by_tag, question, min(limit_chars or INFERENCE_CHARS, INFERENCE_CHARS))
-    return _briefing(sources, by_tag, question, min(limit_chars or SYNTHESIS_CHARS, SYNTHESIS_CHARS))
+    # What a model or a person answered says it better than what it was made of, which is only named.
+    answers = [source for source in sources if source.tool in _ANSWERING]
+    used = [source for source in sources if source.tool not in _ANSWERING] if answers else []
+    return _briefing(answers or sources, used, by_tag, question, min(limit_chars or SYNTHESIS_CHARS, SYNTHESIS_CHARS))
 
 
 def _source(section: Section) -> _Source:
@@ -90,7 +96,8 @@ def _source(section: Section) -> _Source:
     task, part = section.attributes.get("task", "?"), section.attributes.get("part")
     described = section.attributes.get("description", "")
     name = f"task {task}" + (f", {part}" if part else "")
-    return _Source(name, f"Task {task}: {described}" if described else name[0].upper() + name[1:], section.text)
+    title = f"Task {task}: {described}" if described else name[0].upper() + name[1:]
+    return _Source(name, title, section.text, section.attributes.get("tool", ""))
 
 
 def _quote(sources: list[_Source], by_tag: dict[str, list[Section]], question: str, limit: int) -> str:
@@ -112,7 +119,9 @@ def _quote(sources: list[_Source], by_tag: dict[str, list[Section]], question: s
     return "\n".join(lines).strip()
 
 
-def _briefing(sources: list[_Source], by_tag: dict[str, list[Section]], question: str, limit: int) -> str:
+def _briefing(
+    sources: list[_Source], used: list[_Source], by_tag: dict[str, list[Section]], question: str, limit: int
+) -> str:
     candidates = _candidates(sources)
     quoted = range(min(len(sources), _SOURCES))
     # Every source speaks: each gets its share of the room, and the best of all of them what is left.
@@ -132,6 +141,8 @@ def _briefing(sources: list[_Source], by_tag: dict[str, list[Section]], question
         parts.append("No task left a result to quote.")
     if len(sources) > _SOURCES:
         parts.append(f"*{len(sources) - _SOURCES:,} more results are not quoted here.*")
+    if used:
+        parts.append("## Also used\n\n" + "\n".join(f"- {source.title}" for source in used[:_SOURCES]))
     if missing := by_tag.get("missing", []):
         parts.append("## Missing\n\n" + "\n".join(_lost(section) for section in missing[:_MISSING]))
         if len(missing) > _MISSING:

@@ -17,6 +17,7 @@ from typing import Final
 
 from dagbok.domain.call import Call
 from dagbok.domain.ids import TaskId
+from dagbok.domain.plan import SubTask
 from dagbok.domain.values import Json
 from dagbok.llm.budget import halves, level
 from dagbok.llm.lifted import Part, lift, text_of
@@ -110,7 +111,7 @@ def inference_prompt(call: Call, limit_chars: int) -> Prompt:
         Section("expected_output", text_of(task.expected_output)),
         Section("params", text_of(rest) if rest else ""),
     ]
-    return _build(INFERENCE_SYSTEM, [*_filled(head), *given, *_results(results, parts, call.describe)], limit_chars)
+    return _build(INFERENCE_SYSTEM, [*_filled(head), *given, *_results(results, parts, call.look_up)], limit_chars)
 
 
 def synthesis_prompt(call: Call, limit_chars: int) -> Prompt:
@@ -127,7 +128,7 @@ def synthesis_prompt(call: Call, limit_chars: int) -> Prompt:
         )
         for lost in call.missing
     ]
-    return _build(SYNTHESIS_SYSTEM, [*_filled(head), *missing, *_results(call.results, [], call.describe)], limit_chars)
+    return _build(SYNTHESIS_SYSTEM, [*_filled(head), *missing, *_results(call.results, [], call.look_up)], limit_chars)
 
 
 def read(text: str) -> list[Section]:
@@ -156,10 +157,15 @@ def _filled(sections: Iterable[Section]) -> list[Section]:
     return [section for section in sections if section.text.strip()]
 
 
-def _results(results: Mapping[TaskId, Json], parts: list[Part], describe: Callable[[TaskId], str]) -> list[Section]:
+def _results(
+    results: Mapping[TaskId, Json], parts: list[Part], look_up: Callable[[TaskId], SubTask | None]
+) -> list[Section]:
     def attributes(task: TaskId) -> dict[str, str]:
-        description = describe(task)
-        return {"task": task, "description": description} if description else {"task": task}
+        of = look_up(task)
+        if of is None:
+            return {"task": task}
+        described = {"description": of.description} if of.description else {}
+        return {"task": task, **described, "tool": of.tool}
 
     pieces = [
         Section("result", text_of(part.value), {"task": ", ".join(part.tasks), "part": part.path}) for part in parts
