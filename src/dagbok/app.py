@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import uuid_utils
+from pydantic import ValidationError
 
 from dagbok import wire
 from dagbok.cluster.local import LocalWorker
@@ -24,7 +26,7 @@ from dagbok.domain.values import Json, parse
 from dagbok.engine.clock import SystemClock
 from dagbok.engine.ports import ToolSpec
 from dagbok.engine.scheduler import Scheduler
-from dagbok.errors import Conflict, NotFound
+from dagbok.errors import BadInput, Conflict, Misconfigured, NotFound
 from dagbok.llm.extractive import HINT, NAME
 from dagbok.llm.inference import Inference, Synthesis
 from dagbok.llm.models import resolve
@@ -63,8 +65,6 @@ class Dagbok:
     earlier process left unfinished. Leaving lets what runs end for a few seconds; the rest goes on at the next start.
     """
 
-    service: Service
-
     def __init__(
         self,
         database_url: str | None = None,
@@ -94,6 +94,14 @@ class Dagbok:
         self._recover = recover
         self._command = command or Path(sys.argv[0] or "python").name
         self._stack = AsyncExitStack()
+        self._service: Service | None = None
+
+    @property
+    def service(self) -> Service:
+        """The use cases. Raises Misconfigured before the engine is open."""
+        if self._service is None:
+            raise Misconfigured("This engine is not open; use it as `async with Dagbok(...) as dagbok:`.")
+        return self._service
 
     async def __aenter__(self) -> Self:
         """Open everything.
@@ -124,8 +132,8 @@ class Dagbok:
         )
         stack.callback(database.close)
         self.lock = database.engine_lock()
-        await asyncio.to_thread(self.lock.acquire, command=self._command)
         stack.callback(self.lock.release)
+        await _to_the_end(partial(self.lock.acquire, command=self._command))
         await asyncio.to_thread(migrations.upgrade, database)
         reader = Reader(database)
         journal = Journal(database, lock=self.lock)
@@ -142,15 +150,15 @@ class Dagbok:
         stack.push_async_callback(scheduler.close, settings.close_grace_s)
         owner = f"{self._command}:{os.getpid()}:{uuid_utils.uuid7()}"
         worker = LocalWorker(scheduler, journal, reader, tools, owner=owner)
-        worker.start()
         stack.push_async_callback(worker.close)
         self.scheduler = scheduler
-        self.service = Service(reader, journal=journal, worker=worker, registry=registry, settings=settings)
+        self._service = Service(reader, journal=journal, worker=worker, registry=registry, settings=settings)
         if self._recover:
             unfinished = await asyncio.to_thread(self.service.unfinished)
             taken = await worker.take_over(row["id"] for row in unfinished)
             if taken:
                 log.info("going on with %d unfinished executions", len(taken))
+        worker.start()
 
     # -- what a program does ----------------------------------------------------------------------------------------
 
@@ -165,7 +173,11 @@ class Dagbok:
             Conflict: The plan asks for a clarification; the message holds the question.
         """
         document = parse(plan) if isinstance(plan, str | bytes) else plan
-        submitted = await self.service.submit(document, Options(title=title, labels=labels))
+        try:
+            options = wire.SubmitOptions(title=title, labels=labels)
+        except ValidationError as exc:
+            raise BadInput(f"The options cannot be used: {exc.errors()[0]['loc']}: {exc.errors()[0]['msg']}.") from exc
+        submitted = await self.service.submit(document, Options(title=options.title, labels=options.labels))
         if isinstance(submitted, ClarificationNeeded):
             raise Conflict(
                 f"The plan needs a clarification first: {submitted.query}", clarification_query=submitted.query
@@ -193,7 +205,7 @@ class Dagbok:
     ) -> list[wire.ExecutionSummary]:
         """Return executions without their sub-steps, newest first."""
         page = await asyncio.to_thread(self.service.list_executions, limit=limit, offset=offset, status=status)
-        return wire.ExecutionList.model_validate_json(wire.executions_json(page)).executions
+        return wire.ExecutionList.read(wire.executions_json(page)).executions
 
     async def answer(
         self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
@@ -207,10 +219,20 @@ class Dagbok:
         return await self.wait(execution_id)
 
 
+async def _to_the_end(work: Callable[[], Any]) -> Any:
+    """Run `work` in a thread; a cancellation waits for it, so that what it took can be given back."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
 def read_execution(diary: Diary, execution_id: str) -> wire.Execution:
     """Return an execution with its sub-steps and their whole results. Raises NotFound."""
     row, steps = diary.details(execution_id, whole=True)
-    return wire.Execution.model_validate_json(wire.execution_json(row, steps))
+    return wire.Execution.read(wire.execution_json(row, steps))
 
 
 @contextmanager

@@ -95,20 +95,18 @@ def _execute(plan: Plan | Json | str | bytes, options: wire.SubmitOptions | None
 
 
 def _get(execution_id: str) -> _Call[wire.Execution]:
-    return _Call("GET", _path(execution_id), wire.Execution.model_validate_json)
+    return _Call("GET", _path(execution_id), wire.Execution.read)
 
 
 def _list(limit: int, offset: int, status: str | None) -> _Call[wire.ExecutionList]:
     params: dict[str, str | int] = {"limit": limit, "offset": offset}
     if status is not None:
         params["status"] = str(status)
-    return _Call("GET", f"{_API}/dag-executions", wire.ExecutionList.model_validate_json, params)
+    return _Call("GET", f"{_API}/dag-executions", wire.ExecutionList.read, params)
 
 
 def _sub_steps(execution_id: str) -> _Call[Sequence[wire.SubStep]]:
-    return _Call(
-        "GET", _path(execution_id, "sub-steps"), lambda data: wire.SubStepList.model_validate_json(data).sub_steps
-    )
+    return _Call("GET", _path(execution_id, "sub-steps"), lambda data: wire.SubStepList.read(data).sub_steps)
 
 
 def _result(execution_id: str, task_id: str) -> _Call[Json]:
@@ -116,11 +114,11 @@ def _result(execution_id: str, task_id: str) -> _Call[Json]:
 
 
 def _delete(execution_id: str) -> _Call[wire.DeleteResponse]:
-    return _Call("DELETE", _path(execution_id), wire.DeleteResponse.model_validate_json)
+    return _Call("DELETE", _path(execution_id), wire.DeleteResponse.read)
 
 
 def _cancel(execution_id: str) -> _Call[wire.CommandResponse]:
-    return _Call("POST", _path(execution_id, "cancel"), wire.CommandResponse.model_validate_json)
+    return _Call("POST", _path(execution_id, "cancel"), wire.CommandResponse.read)
 
 
 def _tools() -> _Call[Sequence[wire.ToolView]]:
@@ -128,7 +126,7 @@ def _tools() -> _Call[Sequence[wire.ToolView]]:
 
 
 def _health() -> _Call[wire.Ready]:
-    return _Call("GET", "/health/ready", wire.Ready.model_validate_json, accepted=(503,))
+    return _Call("GET", "/health/ready", wire.Ready.read, accepted=(503,))
 
 
 def _path(execution_id: str, *more: str) -> str:

@@ -33,7 +33,7 @@ class DagbokError(Exception):
     code = "error"
 
     def __init__(self, message: str = "", **fields: Any) -> None:
-        self.message = message or (type(self).__doc__ or "").splitlines()[0]
+        self.message = str(message) or (type(self).__doc__ or "").splitlines()[0]
         self.fields = fields
         super().__init__(self.message)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import uuid_utils
@@ -176,12 +178,14 @@ class Service(Diary):
 
         Raises:
             InvalidPlan, TooLarge: Nothing was stored.
+            NotJson: The options, or the query of a clarification, hold what no database does.
             StoreUnavailable: The database is away; nothing was stored.
             StoreRejected, OutcomeUnknown: See `Journal.create`.
         """
         document = plan.document() if isinstance(plan, Plan) else plan
         if isinstance(document, dict) and document.get("clarification_needed") is True:
             query = document.get("clarification_query")
+            values.check(query)
             return ClarificationNeeded(query if isinstance(query, str) else None)
         tasks = document.get("sub_tasks") if isinstance(document, dict) else None
         large = large or (isinstance(tasks, list) and len(tasks) >= LARGE_PLAN)
@@ -201,7 +205,7 @@ class Service(Diary):
             execution, new = self._prepare(document, options, dag_id)
         self._check_available()
         # Shielded: a caller that goes away, or gives up waiting, must not leave a durable execution that nobody runs.
-        created = asyncio.ensure_future(self._create(execution, new))
+        created = asyncio.ensure_future(self._worker.submit(execution, self._journal.create(new)))
         try:
             await asyncio.wait_for(asyncio.shield(created), SUBMIT_TIMEOUT_S)
         except TimeoutError:
@@ -211,10 +215,6 @@ class Service(Diary):
             )
             raise OutcomeUnknown(message, execution_id=new.id) from None
         return Submitted(new.id, new.dag_id, new.original_request, new.total_tasks)
-
-    async def _create(self, execution: Execution, new: NewExecution) -> None:
-        await self._journal.create(new)
-        self._worker.hand_over(execution)
 
     async def wait(self, execution_id: str) -> None:
         """Return once the execution ended or waits for a person; at once if it does not run here."""
@@ -250,7 +250,8 @@ class Service(Diary):
             InvalidAnswer: The answer does not fit; nothing was changed.
         """
         question = await asyncio.to_thread(self._question, execution_id, task_id)
-        data = {"taskId": task_id, "answer": answers.read(question["kind"], question["answer_schema"], answer)}
+        read_answer = partial(answers.read, question["kind"], question["answer_schema"], answer)
+        data = {"taskId": task_id, "answer": await asyncio.to_thread(read_answer)}
         wait = f"{task_id}#{question['number']}"
         self._check_available()
         await self._journal.write_command(ExecutionId(execution_id), "answer", data, by, wait=wait)
@@ -304,6 +305,10 @@ class Service(Diary):
         return Limits(self.settings.max_sub_tasks, self.settings.max_plan_bytes)
 
     def _prepare(self, document: Json, options: Options, dag_id: DagId | None = None) -> tuple[Execution, NewExecution]:
+        values.check({"title": options.title, "labels": dict(options.labels or {})})
+        with suppress(BadInput):  # which `read` tells better
+            # The engine's own from here on: neither the caller nor a tool changes a plan that runs.
+            document = values.decode(values.encode(document))
         plan = read(document, self.registry.schemas(), self._limits)
         execution_id = ExecutionId(new_id("dag-exec_"))
         now_ms = self._worker.clock.now_ms()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
 import orjson
@@ -27,6 +27,14 @@ class Shape(BaseModel):
     """A JSON object with camelCase names; snake_case is accepted too, unknown fields are kept."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+    @classmethod
+    def read(cls, data: bytes | str) -> Self:
+        """Return the object of JSON text. Raises ValueError.
+
+        Not by Pydantic's own parser, which nests less deep than values may.
+        """
+        return cls.model_validate(orjson.loads(data))
 
 
 class SubStep(Shape):

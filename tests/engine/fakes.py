@@ -90,6 +90,10 @@ class FakeTool:
         return await self.body(call)
 
 
+async def _nothing(call: Call) -> object:
+    return None
+
+
 class FakeTools:
     def __init__(self, *tools: FakeTool) -> None:
         self.tools = {tool.name: tool for tool in tools}

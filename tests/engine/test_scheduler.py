@@ -10,7 +10,7 @@ from dagbok.domain.execution import Execution
 from dagbok.domain.ids import TaskId
 from dagbok.domain.records import Command
 from dagbok.domain.states import Effect, ExecutionStatus, Reason, StepStatus
-from dagbok.errors import Fenced, Stalled, StoreRejected, ToolError
+from dagbok.errors import Conflict, Fenced, Stalled, StoreRejected, ToolError
 from engine.fakes import Bench, FakeJournal, FakeTool, execution, plan, quiet, task
 
 
@@ -208,11 +208,17 @@ def _hostile() -> dict[str, Any]:
     async def large(call: Call) -> object:
         return "x" * 2_000_000
 
+    async def odd_message(call: Call) -> object:
+        raise ToolError(ValueError("inner"))  # type: ignore[arg-type]  # as people write it
+
+    async def generator_exit(call: Call) -> object:
+        raise GeneratorExit
+
     async def cancels_itself(call: Call) -> object:
         raise asyncio.CancelledError
 
     return {
-        "tool_error": [raises, exits, unreadable, cancels_itself],
+        "tool_error": [raises, exits, unreadable, cancels_itself, odd_message, generator_exit],
         "rate_limited": [coded],
         "not_json": [no_json, not_a_number, surrogate, nul, too_big],
         "result_too_large": [large],
@@ -471,19 +477,172 @@ def test_the_engine_raises_when_nothing_runs_and_nothing_is_decided() -> None:
     asyncio.run(main())
 
 
-def test_closing_lets_what_runs_end_and_leaves_the_rest_as_it_is() -> None:
+def test_closing_lets_what_runs_end_and_puts_back_what_may_run_again() -> None:
+    """A restart is no crash: three of them during one long step must not fail it with crash_loop."""
+
     async def main() -> None:
         async def body(call: Call) -> object:
             await asyncio.sleep(0.01 if call.task_id == "quick" else 3600)
             return 1
 
-        bench = Bench(FakeTool("work", body))
-        made = bench.add(plan(task("quick"), task("slow"), task("never", "quick")))
+        bench = Bench(FakeTool("work", body), FakeTool("once", body, effect=Effect.ONCE))
+        made = bench.add(plan(task("quick"), task("slow"), task("pay", tool="once"), task("never", "quick")))
         await quiet()
         await bench.scheduler.close(0.2)
         rows = {row.task_id: row.status for changes in bench.journal.appended for row in changes.steps}
-        assert rows == {"quick": "completed", "slow": "running"}
+        assert rows == {"quick": "completed", "slow": "pending", "pay": "running"}
+        assert [row.outcome for changes in bench.journal.appended for row in changes.attempts] == ["stopped"]
         assert made.status is ExecutionStatus.RUNNING
+
+    asyncio.run(main())
+
+
+def test_what_ends_within_the_grace_is_durable_before_closing_returns() -> None:
+    """Else the next start would ask of a `once` step that ended well whether it happened."""
+
+    async def main() -> None:
+        journal = FakeJournal(held=True)
+        bench = Bench(FakeTool("work", _echo, effect=Effect.ONCE), journal=journal)
+        bench.add(plan(task("a")))
+        await quiet()
+        journal.release()  # its start
+        await quiet()
+        closing = asyncio.ensure_future(bench.scheduler.close(1))
+        for _ in range(5):
+            await quiet()
+            journal.release()
+        await closing
+        assert [row.status for changes in journal.appended for row in changes.steps][-1] == "completed"
+
+    asyncio.run(main())
+
+
+def test_a_once_body_that_never_started_is_put_back_when_the_engine_closes() -> None:
+    async def main() -> None:
+        journal = FakeJournal(held=True)
+        started: list[str] = []
+
+        async def body(call: Call) -> object:
+            started.append(call.task_id)
+            return 1
+
+        bench = Bench(FakeTool("work", body, effect=Effect.ONCE), journal=journal)
+        bench.add(plan(task("a")))
+        await quiet()
+        closing = asyncio.ensure_future(bench.scheduler.close(0))
+        for _ in range(5):
+            await quiet()
+            journal.release()
+        await closing
+        assert started == []
+        assert [row.status for changes in journal.appended for row in changes.steps][-1] == "pending"
+
+    asyncio.run(main())
+
+
+def test_waiting_for_what_a_stopped_engine_does_not_run_is_told_and_not_endless() -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo))
+        await bench.scheduler.close(0)
+        made = bench.add(plan(task("a")))
+        with pytest.raises(Conflict):
+            await bench.scheduler.wait(made.id)
+
+    asyncio.run(main())
+
+
+def test_the_slots_of_a_lost_execution_are_for_others() -> None:
+    async def main() -> None:
+        journal = FakeJournal(held=True)
+
+        async def forever(call: Call) -> object:
+            return await asyncio.Event().wait()
+
+        bench = Bench(FakeTool("work", _echo), FakeTool("long", forever), journal=journal, max_concurrency=1)
+        bench.add(plan(task("a", tool="long")))
+        other = bench.add(plan(task("b")))
+        await quiet()
+        journal.held = False
+        journal.release(Fenced())
+        await bench.finish(other)
+        assert other.status is ExecutionStatus.COMPLETED
+
+    asyncio.run(main())
+
+
+def test_cancelling_an_execution_at_a_tools_limit_gives_the_room_to_the_next() -> None:
+    async def main() -> None:
+        async def forever(call: Call) -> object:
+            if call.execution_id == first.id:
+                return await asyncio.Event().wait()
+            return 1
+
+        bench = Bench(FakeTool("long", forever, max_concurrency=1))
+        first = bench.add(plan(task("a", tool="long"), task("b", tool="long")))
+        await quiet()
+        second = bench.add(plan(task("c", tool="long")))
+        await quiet()
+        bench.scheduler.apply(Command(1, first.id, "cancel", {}, None, 0))
+        await bench.finish(second)
+        assert second.status is ExecutionStatus.COMPLETED
+
+    asyncio.run(main())
+
+
+def test_a_tool_that_changes_its_params_changes_neither_the_plan_nor_the_next_run() -> None:
+    async def main() -> None:
+        seen: list[int] = []
+
+        async def grows(call: Call) -> object:
+            call.params["list"].append(1)
+            seen.append(len(call.params["list"]))
+            return None
+
+        bench = Bench(FakeTool("work", grows))
+        made = plan(task("a", params={"list": []}))
+        for _ in range(3):
+            await bench.finish(bench.add(made))
+        assert seen == [1, 1, 1]
+
+    asyncio.run(main())
+
+
+def test_questions_and_timers_wait_for_no_slot() -> None:
+    async def main() -> None:
+        async def forever(call: Call) -> object:
+            return await asyncio.Event().wait()
+
+        bench = Bench(FakeTool("long", forever), FakeTool("wait", _echo, timer=True), max_concurrency=1)
+        bench.add(plan(task("a", tool="long")))
+        await quiet()
+        made = bench.add(
+            plan(
+                task("ask", action_type="human", tool="human", params={"prompt": "Well?"}),
+                task("t", tool="wait", params={"seconds": 5}),
+            )
+        )
+        await quiet()
+        assert [step.status for step in made.steps] == ["waiting", "running"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("params", "word"),
+    [
+        ({"prompt": "Who?", "assignee": "<Result from Task a>"}, "assignee"),
+        ({"prompt": "Who?", "schema": "<Result from Task a>"}, "schema"),
+    ],
+)
+def test_a_question_that_references_made_impossible_fails_its_step_alone(params: Any, word: str) -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo))
+        done = await bench.run(
+            task("a", params={"value": [1]}), task("ask", action_type="human", tool="human", params=params)
+        )
+        assert done.status is ExecutionStatus.PARTIAL
+        assert _error(done, "ask") == "invalid_input"
+        assert word in (done.steps[1].error or "")
 
     asyncio.run(main())
 

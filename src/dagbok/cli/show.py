@@ -31,7 +31,7 @@ def list_executions(*, limit: int, offset: int, status: str | None, json: bool, 
     if json:
         render.print_json(data)
         return 0
-    page = wire.ExecutionList.model_validate_json(data)
+    page = wire.ExecutionList.read(data)
     if is_terminal(sys.stdout):
         render.console(sys.stdout).print(_list_table(page.executions))
     else:

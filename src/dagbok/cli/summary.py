@@ -29,7 +29,7 @@ class Stopped:
     @cached_property
     def execution(self) -> wire.Execution:
         """The same, read."""
-        return wire.Execution.model_validate_json(self.json)
+        return wire.Execution.read(self.json)
 
 
 def load(diary: Diary, execution_id: str) -> Stopped:

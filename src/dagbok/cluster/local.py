@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
 
-from dagbok.domain import values
+from dagbok.domain import commands, values
 from dagbok.domain.execution import Execution, restore
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.plan import HUMAN, Plan
@@ -20,7 +21,7 @@ from dagbok.domain.records import Command, StoredExecution
 from dagbok.domain.states import Reason
 from dagbok.engine.ports import Clock, Journal, Tools
 from dagbok.engine.scheduler import Scheduler
-from dagbok.errors import DagbokError, NotFound, StoreRejected
+from dagbok.errors import DagbokError, NotFound, StoreError, StoreRejected
 
 log = logging.getLogger("dagbok.cluster")
 
@@ -61,14 +62,24 @@ class LocalWorker:
         self._journal = journal
         self._commands = commands
         self._tools = tools
-        self._applied: set[int] = set()  # commands applied whose commit may still be under way
+        self._claiming = asyncio.Lock()  # one claim at a time: two of one execution would run it twice
+        self._hearing = asyncio.Lock()  # one reader of commands at a time: two would apply each twice
+        self._unheard = True  # whether commands may wait that were not applied
+        self._applied: dict[int, ExecutionId] = {}  # commands whose commit may still be under way
+        self._arriving: set[ExecutionId] = set()  # submissions whose commit is under way
+        self._aborted: set[ExecutionId] = set()
         self._closing = asyncio.Event()
         self._poll: asyncio.Task[None] | None = None
         self._rescues: set[asyncio.Task[None]] = set()
         scheduler.on_rejected = self._rescue
 
+    @property
+    def clock(self) -> Clock:
+        """The clock of the engine."""
+        return self._scheduler.clock
+
     def start(self) -> None:
-        """Begin to hear commands of other processes."""
+        """Begin to hear commands of other processes. Call it after `take_over` of what was left."""
         self._poll = asyncio.get_running_loop().create_task(self._listen())
 
     async def close(self) -> None:
@@ -82,98 +93,131 @@ class LocalWorker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def hand_over(self, execution: Execution) -> None:
-        """Run an execution whose submission named this worker as its owner and is durable."""
-        self._scheduler.add(execution)
+    # -- owning -----------------------------------------------------------------------------------------------------
 
-    @property
-    def clock(self) -> Clock:
-        """The clock of the engine."""
-        return self._scheduler.clock
+    async def submit(self, execution: Execution, committed: Awaitable[object]) -> None:
+        """Run an execution that names this worker as its owner, once its submission is `committed`. Raises as that."""
+        self._arriving.add(execution.id)
+        try:
+            await committed
+            self._scheduler.add(execution)
+        finally:
+            self._arriving.discard(execution.id)
 
     async def wait(self, execution_id: ExecutionId) -> None:
-        """Return once the execution ended or waits for a person; at once if it does not run here."""
+        """Return once the execution ended or waits for a person; see `Scheduler.wait`."""
         await self._scheduler.wait(execution_id)
 
     async def take_over(self, execution_ids: Iterable[ExecutionId]) -> list[ExecutionId]:
         """Go on with unfinished executions; return those that now run here.
 
-        One that needs a tool this process does not have is left as it is, with a warning: better late than failed.
+        One that needs a tool this process does not have, or that cannot be read, is left as it is, with a warning:
+        better late than failed.
         """
         taken: list[ExecutionId] = []
         for execution_id in execution_ids:
-            try:
-                stored = await self._journal.claim(execution_id, self.owner)
-            except NotFound:
-                continue  # deleted meanwhile
-            execution = _restored(stored)
-            if execution.ended:
-                continue
-            if unknown := self._unknown_tools(execution):
-                names = ", ".join(sorted(unknown))
-                log.warning("execution %s is left as it is: this process has no tool %s", execution_id, names)
-                continue
-            self._scheduler.take_over(execution)
-            taken.append(execution_id)
-        if taken:
-            await self.hear()
+            async with self._claiming:
+                execution = await self._claim(execution_id)
+                if execution is None or execution.ended:
+                    continue
+                if unknown := self._unknown_tools(execution):
+                    names = ", ".join(sorted(unknown))
+                    log.warning("execution %s is left as it is: this process has no tool %s", execution_id, names)
+                    continue
+                self._scheduler.take_over(execution)
+                taken.append(execution_id)
         return taken
 
-    async def hear(self) -> None:
-        """Apply the commands that wait. One for an execution that nobody runs is applied by claiming it."""
-        for command in await asyncio.to_thread(self._commands.pending_commands):
-            if command.id in self._applied:
-                continue
-            self._applied.add(command.id)
-            if self._scheduler.get(command.execution_id) is not None or await self._claim_for(command):
-                self._scheduler.apply(command)
-
-    async def _claim_for(self, command: Command) -> bool:
-        """Take over the execution of a command; return whether it runs here now."""
+    async def _claim(self, execution_id: ExecutionId) -> Execution | None:
+        """Return an execution that nobody in this process runs, claimed; None if there is none to be had."""
+        if self._scheduler.get(execution_id) is not None:
+            return None
         try:
-            stored = await self._journal.claim(command.execution_id, self.owner)
+            stored = await self._journal.claim(execution_id, self.owner)
+            return restore(stored, Plan.model_validate(values.decode(stored.plan)))
         except NotFound:
-            return False  # deleted, with its commands
-        execution = _restored(stored)
-        if execution.ended:
-            execution.applied(command.id)
-            await self._journal.append(execution.take_changes(self.clock.now_ms()))
-            return False
-        self._scheduler.take_over(execution)
-        return True
+            return None  # deleted meanwhile
+        except StoreError:
+            raise
+        except Exception:
+            log.exception("execution %s cannot be read back, and is left as it is", execution_id)
+            return None
 
     def _unknown_tools(self, execution: Execution) -> set[str]:
         names = {step.task.tool for step in execution.steps if not step.ended}
         return {name for name in names if name != HUMAN and self._tools.get(name) is None}
 
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    async def hear(self) -> None:
+        """Apply the commands that wait."""
+        async with self._hearing:
+            self._unheard = True  # until all of it is done: what fails is tried again
+            missed = False
+            waiting = await asyncio.to_thread(self._commands.pending_commands)
+            self._applied = {command.id: command.execution_id for command in waiting if command.id in self._applied}
+            for command in waiting:
+                if command.id in self._applied:
+                    continue
+                if await self._apply(command):
+                    self._applied[command.id] = command.execution_id
+                else:
+                    missed = True
+            self._unheard = missed
+
+    async def _apply(self, command: Command) -> bool:
+        """Apply one command; return whether that was done, or there is nothing to do."""
+        if self._scheduler.get(command.execution_id) is not None:
+            self._scheduler.apply(command)
+            return True
+        if command.execution_id in self._arriving:
+            return False  # claiming it now would fence the submission itself
+        # Nobody runs it here: it ended, or is left for a process that has its tools. Claim, apply, release.
+        async with self._claiming:
+            execution = await self._claim(command.execution_id)
+            if execution is None:
+                return self._scheduler.get(command.execution_id) is None
+            commands.apply(execution, command, self.clock.now_ms())
+            changes = execution.take_changes(self.clock.now_ms())
+            await self._journal.append(replace(changes, release=True))
+            return True
+
     async def _listen(self) -> None:
         while not self._closing.is_set():
             try:
-                if await asyncio.to_thread(self._commands.commands_changed):
+                if await asyncio.to_thread(self._commands.commands_changed) or self._unheard:
                     await self.hear()
             except DagbokError as exc:
                 # The journal tells of an outage once; here it only means that commands wait a little longer.
                 log.debug("commands cannot be read: %s", exc)
+            except Exception:
+                log.exception("a command cannot be applied; it is tried again")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), POLL_INTERVAL_S)
 
+    # -- rescue -----------------------------------------------------------------------------------------------------
+
     def _rescue(self, execution_id: ExecutionId, error: StoreRejected) -> None:
+        """End an execution whose rows the database refuses, from what it last accepted; once."""
+        if execution_id in self._aborted:
+            self._scheduler.give_up(execution_id, error)
+            return
+        self._aborted.add(execution_id)
         task = asyncio.get_running_loop().create_task(self._abort(execution_id, error))
         self._rescues.add(task)
         task.add_done_callback(self._rescues.discard)
 
     async def _abort(self, execution_id: ExecutionId, error: StoreRejected) -> None:
-        """End an execution whose rows the database refuses, from what it last accepted."""
+        # What the lost run had applied was not written: it is heard again.
+        self._applied = {id: of for id, of in self._applied.items() if of != execution_id}
         try:
-            stored = await self._journal.claim(execution_id, self.owner)
-        except DagbokError as exc:
-            log.error("execution %s cannot be ended: %s", execution_id, exc)
-            self._scheduler.give_up(execution_id, error)
-            return
-        execution = _restored(stored)
-        execution.abort(Reason.STORE_REJECTED, values.clean(error.message, 1000), self.clock.now_ms())
-        self._scheduler.take_over(execution)
-
-
-def _restored(stored: StoredExecution) -> Execution:
-    return restore(stored, Plan.model_validate(values.decode(stored.plan)))
+            async with self._claiming:
+                execution = await self._claim(execution_id)
+                if execution is None:
+                    self._scheduler.give_up(execution_id, error)
+                    return
+                execution.abort(Reason.STORE_REJECTED, values.clean(error.message, 1000), self.clock.now_ms())
+                self._scheduler.take_over(execution)
+        except Exception as exc:
+            log.exception("execution %s cannot be ended", execution_id)
+            self._scheduler.give_up(execution_id, exc)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 from jsonschema import Draft202012Validator
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from dagbok.domain import values
 from dagbok.domain.validate import Problem
 from dagbok.domain.values import Json, JsonText, pointer_to
 from dagbok.errors import InvalidAnswer
 
+#: Named of one answer.
+MAX_PROBLEMS = 100
 #: The answers to "did it happen?": run it again, take it as done, take it as failed.
 DECISIONS = ("retry", "succeeded", "fail")
 
@@ -50,7 +54,8 @@ def _input_faults(schema: JsonText | None, answer: Mapping[str, Json]) -> list[P
     if schema is None:
         return []
     validator = Draft202012Validator(values.decode(schema), registry=Registry())
-    return [
-        Problem(pointer_to("input", *fault.absolute_path), "bad_value", fault.message[:300])
-        for fault in validator.iter_errors(answer["input"])
-    ]
+    try:
+        found = list(islice(validator.iter_errors(answer["input"]), MAX_PROBLEMS))
+    except (Unresolvable, RecursionError) as exc:
+        return [Problem("/input", "bad_schema", f"The schema of the answer cannot be applied: {str(exc)[:300]}")]
+    return [Problem(pointer_to("input", *fault.absolute_path), "bad_value", fault.message[:300]) for fault in found]

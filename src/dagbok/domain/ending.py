@@ -9,6 +9,8 @@ from dagbok.domain.step import Step
 
 #: Failures that the error of an execution names; the rest are counted.
 NAMED_FAILURES = 3
+#: Results of several sinks are joined up to this size.
+MAX_JOINED_CHARS = 32 * 2**20
 
 
 def of_sinks(sinks: Sequence[Step]) -> str | None:
@@ -17,6 +19,10 @@ def of_sinks(sinks: Sequence[Step]) -> str | None:
         text = sinks[0].result
         return None if text is None else values.as_text(values.decode(text))
     done = [f"{values.encode(step.task.id)}:{step.result}" for step in sinks if step.result is not None]
+    if sum(map(len, done)) > MAX_JOINED_CHARS:
+        named = ", ".join(repr(str(step.task.id)) for step in sinks[:20] if step.result is not None)
+        more = " ..." if len(done) > 20 else ""
+        return f"The results of {len(done):,} sub-tasks are too large to be joined; read each by itself: {named}{more}"
     return "{" + ",".join(done) + "}" if done else None
 
 

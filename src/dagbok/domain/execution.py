@@ -10,7 +10,7 @@ The owner calls, in any order the states allow: `begin`, then one of `complete`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from dagbok.domain import ending, graph, refs, submission, values
@@ -91,16 +91,22 @@ class Execution:
         """Return the number of steps on the longest path from here on."""
         return 1 if position == self.synthesis else self.graph.remaining[position]
 
-    def results(self, position: int) -> Mapping[TaskId, Json]:
-        """Return the results the step may use: those of its dependencies; all that completed for the synthesis."""
+    def results(self, position: int, *, only: Collection[TaskId] | None = None) -> dict[TaskId, Json]:
+        """Return the results the step may use: those of its dependencies; all that completed for the synthesis.
+
+        Args:
+            position: The step.
+            only: Of these alone.
+        """
         if position == self.synthesis:
-            return {
-                step.task.id: values.decode(step.result)
-                for step in self.steps[:-1]
-                if step.status is StepStatus.COMPLETED and step.result is not None
-            }
-        parents = (self.steps[parent] for parent in self.graph.parents[position])
-        return {step.task.id: None if step.result is None else values.decode(step.result) for step in parents}
+            done = (step for step in self.steps[:-1] if step.status is StepStatus.COMPLETED)
+        else:
+            done = (self.steps[parent] for parent in self.graph.parents[position])
+        return {
+            step.task.id: None if step.result is None else values.decode(step.result)
+            for step in done
+            if only is None or step.task.id in only
+        }
 
     def look_up(self, task_id: TaskId) -> SubTask | None:
         """Return the sub-task of the plan."""
@@ -121,11 +127,9 @@ class Execution:
         Raises:
             BadReference, TooLarge: See `refs.resolve`.
         """
-        step = self.steps[position]
-        params = step.task.tool_or_prompt.params
-        if not step.has_references:
-            return params
-        resolved: dict[str, Any] = refs.resolve(params, results, max_bytes=max_bytes)
+        resolved: dict[str, Any] = refs.resolve(
+            self.steps[position].task.tool_or_prompt.params, results, max_bytes=max_bytes
+        )
         return resolved
 
     def new_steps(self) -> list[NewStep]:
@@ -287,6 +291,14 @@ class Execution:
             EventType.SUBSTEP_RETRYING, step, now_ms, {"attempt": step.attempt, "reason": "interrupted"}
         )
         self._unwritten.ready.append(position)
+        self._settle(now_ms)
+
+    def suspend(self, position: int, now_ms: int) -> None:
+        """Put back a step whose body the owner stops, and which may run again: the next owner does that."""
+        step = self.steps[position]
+        self._unwritten.attempt(step, "stopped", "stopped", "The engine stopped before this attempt ended.", now_ms)
+        self._move(position, StepStatus.PENDING)
+        self._unwritten.event(EventType.SUBSTEP_RETRYING, step, now_ms, {"attempt": step.attempt, "reason": "stopped"})
         self._settle(now_ms)
 
     # -- what people ask for ----------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class AttemptRow(NamedTuple):
 
     task_id: TaskId
     number: int
-    outcome: str  # failed | timeout | interrupted | cancelled
+    outcome: str  # failed | timeout | interrupted (its process died) | stopped (its engine closed) | cancelled
     error: str | None
     error_code: str | None
     started_at: int | None

@@ -16,12 +16,11 @@ from itertools import islice
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from jsonschema.exceptions import ValidationError as SchemaViolation
 from pydantic import ValidationError
 from referencing import Registry
 
-from dagbok.domain import graph, refs, values
+from dagbok.domain import graph, refs, schemas, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask, read_id, says_none
 from dagbok.domain.values import Json, pointer_to
@@ -263,12 +262,9 @@ class _Check:
         schema = task.tool_or_prompt.params.get("schema")
         if not isinstance(schema, dict) or any(_refers(text) for _, text in refs.walk(schema)):
             return  # absent, reported with the other params, or not decided yet
-        try:
-            Draft202012Validator.check_schema(schema)
-        except SchemaError as exc:
-            path = ("sub_tasks", position, "tool_or_prompt", "params", "schema", *exc.absolute_path)
-            message = f"Sub-task {task.id!r}: the schema of the answer is none: {_shorten(exc.message)}"
-            self._add("bad_schema", _ended(message), *path)
+        for path, fault in schemas.faults(schema):
+            message = f"Sub-task {task.id!r}: the schema of the answer cannot be used: {fault}"
+            self._add("bad_schema", _ended(message), "sub_tasks", position, "tool_or_prompt", "params", "schema", *path)
 
     def _violations(self, task: SubTask) -> Iterator[SchemaViolation]:
         """Yield what breaks the tool's schema, leaving out what a reference may still put right."""

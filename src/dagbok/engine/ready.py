@@ -30,23 +30,21 @@ class ReadyQueue(Generic[Owner]):
         heappush(heap, (-remaining, position))
         self._size += 1
 
-    def pop(self) -> tuple[Owner, int]:
-        """Remove and return the step that should start next. Raises IndexError when empty."""
+    def pop(self) -> tuple[Owner, int, int]:
+        """Remove the step that should start next, and return it as it was pushed. Raises IndexError when empty."""
         owner = self._turns.popleft()
         heap = self._heaps[owner]
-        _, position = heappop(heap)
+        negative, position = heappop(heap)
         self._size -= 1
         if heap:
             self._turns.append(owner)
         else:
             del self._heaps[owner]
-        return owner, position
+        return owner, position, -negative
 
-    def discard(self, owner: Owner) -> int:
-        """Remove all steps of an execution; return how many there were. Linear in executions: for an early end."""
+    def discard(self, owner: Owner) -> None:
+        """Remove all steps of an execution. Linear in executions: for an early end."""
         heap = self._heaps.pop(owner, None)
-        if heap is None:
-            return 0
-        self._turns.remove(owner)
-        self._size -= len(heap)
-        return len(heap)
+        if heap is not None:
+            self._turns.remove(owner)
+            self._size -= len(heap)

@@ -91,33 +91,46 @@ class Attempt:
             self._done(self, outcome)
 
     async def _run(self) -> None:
+        self._settle(await self._outcome())
+
+    async def _outcome(self) -> Outcome:
         try:
             value = await self.tool(self.call)
-            self._settle(self._succeeded(value))
         except asyncio.CancelledError:
-            if not self.settled:  # nobody cut it off: something inside the tool was cancelled
-                self._settle(Outcome(code="tool_error", message="The tool was cancelled from inside."))
-        except (Exception, SystemExit) as exc:
-            self._settle(failure(exc))
+            # Where we cut it off nobody listens; otherwise something inside the tool was cancelled.
+            return Outcome(code="tool_error", message="The tool was cancelled from inside.")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # SystemExit and GeneratorExit too: no tool ends the program
+            return failure(exc)
+        return self._succeeded(value)
 
     def _succeeded(self, value: object) -> Outcome:
         charge = NO_CHARGE
-        if isinstance(value, Reply):
-            charge, value = value.charge, value.value
         try:
+            if isinstance(value, Reply):
+                charge, value = value.charge, value.value
             return Outcome(values.encode(value, max_bytes=self._max_bytes), charge=charge)
         except TooLarge as exc:
-            message = (
-                f"The tool returned {exc.size:,} bytes; at most {exc.limit:,} are kept (setting max_result_bytes)."
-            )
+            message = f"The tool returned {exc.size:,} bytes; at most {exc.limit:,} are kept (max_result_bytes)."
             return Outcome(code="result_too_large", message=message, charge=charge)
         except BadInput as exc:
             message = f"The tool returned what is not JSON. {exc.message}"
             return Outcome(code=exc.code, message=message, charge=charge)
+        except Exception as exc:
+            return failure(exc)
 
 
 def failure(exc: BaseException) -> Outcome:
-    """Return the outcome that an exception stands for."""
+    """Return the outcome that an exception stands for; never raises."""
+    try:
+        return _failure(exc)
+    except Exception as broken:  # an error whose own parts raise
+        message = f"The tool failed with {type(exc).__name__}, which cannot be read ({type(broken).__name__})."
+        return Outcome(code="tool_error", message=message)
+
+
+def _failure(exc: BaseException) -> Outcome:
     if isinstance(exc, DagbokError):
         return Outcome(code=exc.code, message=values.clean(exc.message, MESSAGE_CHARS), detail=_detail(exc))
     if isinstance(exc, SystemExit):

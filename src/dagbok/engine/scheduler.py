@@ -12,74 +12,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from dagbok.domain import values
+from dagbok.domain import commands, values
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.plan import HUMAN
 from dagbok.domain.records import Changes, Command
 from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
-from dagbok.engine.ports import Clock, Journal, Timer, Tools, ToolSpec
-from dagbok.engine.ready import ReadyQueue
+from dagbok.engine import prepare
+from dagbok.engine.ports import Clock, Journal, Tools, ToolSpec
+from dagbok.engine.run import Run, settle
 from dagbok.engine.runner import Attempt, Outcome, failure
-from dagbok.errors import BadInput, Conflict, DagbokError, Fenced, NotFound, OutcomeUnknown, Stalled, StoreRejected
+from dagbok.engine.slots import Slots
+from dagbok.errors import Conflict, DagbokError, Fenced, NotFound, OutcomeUnknown, Stalled, StoreRejected, ToolError
 
 log = logging.getLogger("dagbok.engine")
 
 #: A step's progress is kept at most this often.
 PROGRESS_INTERVAL_S = 0.25
-#: The longest a timer may run.
-MAX_TIMER_S = 366 * 86_400
+#: How long closing waits for commits under way (a database may be away), and for bodies to heed their cancellation.
+CLOSE_COMMITS_S, CLOSE_BODIES_S = 10.0, 1.0
 
 Listener = Callable[[Execution, Changes], None]
-
-
-class _Run:
-    """What the scheduler keeps of an execution it owns, beside the aggregate."""
-
-    __slots__ = ("active", "append", "attempts", "execution", "launches", "progress", "queued", "settled", "timers")
-
-    def __init__(self, execution: Execution) -> None:
-        self.execution = execution
-        self.append: asyncio.Future[None] | None = None  # the commit under way
-        self.attempts: dict[int, Attempt] = {}  # by position: bodies that run
-        self.timers: dict[int, Timer] = {}  # by position: `wait` steps
-        self.launches: list[Attempt] = []  # bodies that wait for their start to be durable
-        self.queued = 0  # steps in a ready queue
-        self.progress: dict[int, tuple[str, float | None] | None] = {}  # the latest report that waits for its turn
-        self.settled: asyncio.Future[None] | None = None  # for those who wait until it ended or needs a person
-
-    @property
-    def idle(self) -> bool:
-        return not (self.attempts or self.timers or self.queued)
 
 
 class Scheduler:
     """Runs executions until they end or wait for a person."""
 
     def __init__(
-        self,
-        journal: Journal,
-        tools: Tools,
-        clock: Clock,
-        *,
-        max_concurrency: int,
-        max_result_bytes: int,
+        self, journal: Journal, tools: Tools, clock: Clock, *, max_concurrency: int, max_result_bytes: int
     ) -> None:
+        self.clock = clock
         self._journal = journal
         self._tools = tools
-        self.clock = clock
-        self._free = max_concurrency
+        self._slots: Slots[Run] = Slots(max_concurrency)
         self._max_bytes = max_result_bytes
-        self._runs: dict[ExecutionId, _Run] = {}
-        self._ready: ReadyQueue[_Run] = ReadyQueue()
-        self._tool_running: defaultdict[str, int] = defaultdict(int)
-        self._tool_queue: dict[str, ReadyQueue[_Run]] = {}  # steps whose tool is at its own limit
-        self._dirty: dict[_Run, None] = {}
+        self._runs: dict[ExecutionId, Run] = {}
+        self._dirty: dict[Run, None] = {}
         self._turn_due = False
         self._hand_over_due = False
         self._closing = False
@@ -92,14 +64,17 @@ class Scheduler:
     # -- owning -----------------------------------------------------------------------------------------------------
 
     def add(self, execution: Execution) -> None:
-        """Own a new execution whose submission is durable."""
-        run = self._runs[execution.id] = _Run(execution)
-        self._enqueue(run, execution.take_ready())
-        self._turn_soon()
+        """Own a new execution whose submission is durable. After `close` it is left to the next start."""
+        if not self._closing:
+            run = self._own(execution)
+            self._enqueue(run, execution.take_ready())
+            self._turn_soon()
 
     def take_over(self, execution: Execution) -> None:
         """Own an execution that an earlier owner left: close its open attempts and go on."""
-        run = self._runs[execution.id] = _Run(execution)
+        if self._closing:
+            return
+        run = self._own(execution)
         run.settled = self._waiters.pop(execution.id, None)
         now_ms = self.clock.now_ms()
         for position in execution.take_over(now_ms):
@@ -112,9 +87,10 @@ class Scheduler:
             self._check(run)
             self._turn_soon()
 
-    def owned(self) -> Iterable[Execution]:
-        """Return the executions in memory."""
-        return [run.execution for run in self._runs.values()]
+    def _own(self, execution: Execution) -> Run:
+        assert execution.id not in self._runs, f"{execution.id} runs here already"
+        run = self._runs[execution.id] = Run(execution)
+        return run
 
     def get(self, id: ExecutionId) -> Execution | None:
         """Return an execution in memory."""
@@ -130,17 +106,23 @@ class Scheduler:
         """Return once the execution has ended or waits for a person, durably; at once if it is not in memory.
 
         Raises:
-            Stalled, StoreError: It cannot go on in this process.
+            Conflict: The engine has stopped, or stops.
+            Stalled, StoreError: The execution cannot go on in this process.
         """
         run = self._runs.get(id)
-        if run is None or (run.execution.status is ExecutionStatus.WAITING and run.append is None and run.idle):
-            return
-        if run.settled is None:
-            run.settled = asyncio.get_running_loop().create_future()
-        await asyncio.shield(run.settled)
+        if run is not None:
+            if run.waits_for_a_person:
+                return
+            if run.settled is None:
+                run.settled = asyncio.get_running_loop().create_future()
+            await asyncio.shield(run.settled)
+        elif id in self._waiters:
+            await asyncio.shield(self._waiters[id])
+        elif self._closing:
+            raise _stopped(id)
 
     def apply(self, command: Command) -> None:
-        """Apply a command to an execution in memory. What no longer fits is marked applied and changes nothing.
+        """Apply a command to an execution in memory; see `commands.apply`.
 
         Raises:
             NotFound: The execution is not in memory.
@@ -148,207 +130,173 @@ class Scheduler:
         run = self._runs.get(command.execution_id)
         if run is None:
             raise NotFound(f"Execution {command.execution_id} is not run here.", execution_id=command.execution_id)
-        execution, now_ms = run.execution, self.clock.now_ms()
-        try:
-            if command.kind == "cancel":
-                execution.cancel(now_ms, by=command.by)
-                self._drop(run)
-            elif command.kind == "answer":
-                execution.answer(execution.index[command.data["taskId"]], command.data["answer"], now_ms, by=command.by)
-            else:
-                log.warning("execution %s: unknown command %s", execution.id, command.kind)
-        except (Conflict, KeyError) as exc:
-            log.info("execution %s: command %s changed nothing: %s", execution.id, command.kind, exc)
-        execution.applied(command.id)
-        self._changed(run)
-
-    async def close(self, grace_s: float) -> None:
-        """Stop: start nothing more, give what runs `grace_s` to end, and cut off the rest for the next owner."""
-        self._closing = True
-        for run in self._runs.values():
-            for timer in run.timers.values():
-                timer.cancel()
-        bodies = [a.task for run in self._runs.values() for a in run.attempts.values() if a.task is not None]
-        if bodies:
-            await asyncio.wait(bodies, timeout=grace_s)
-        self._hand_over()
-        # Those who ended meanwhile are written; a step that is cut off stays `running` in its row, which is the truth.
-        while appends := [run.append for run in self._runs.values() if run.append is not None]:
-            await asyncio.wait(appends)
-        for run in list(self._runs.values()):
+        commands.apply(run.execution, command, self.clock.now_ms())
+        if run.execution.ended:
             self._drop(run)
-            self._settle(run, Conflict(f"The engine stopped; execution {run.execution.id} goes on at its next start."))
-        # A body that swallows its cancellation does not keep the program from ending.
-        if self._orphans:
-            await asyncio.wait(set(self._orphans), timeout=1.0)
+        self._changed(run)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, run: _Run, positions: Sequence[int]) -> None:
+    def _enqueue(self, run: Run, positions: Sequence[int]) -> None:
         for position in positions:
-            self._ready.push(run, position, run.execution.remaining(position))
-        run.queued += len(positions)
+            if self._needs_no_slot(run, position):
+                self._start(run, position)
+            else:
+                self._slots.push(run, position, run.execution.remaining(position))
+                run.queued += 1
+
+    def _needs_no_slot(self, run: Run, position: int) -> bool:
+        name = run.execution.steps[position].task.tool
+        if name == HUMAN:
+            return True
+        tool = self._tools.get(name)
+        return tool is not None and tool.timer
 
     def _dispatch(self) -> None:
-        while self._free and self._ready and not self._closing:
-            run, position = self._ready.pop()
+        while not self._closing and (turn := self._slots.pop()) is not None:
+            run, position = turn
             run.queued -= 1
             self._start(run, position)
 
-    def _start(self, run: _Run, position: int) -> None:
+    def _start(self, run: Run, position: int) -> None:
+        """Begin an attempt, ask a person, set a timer, park the step, or fail it: whatever its turn brings."""
         execution = run.execution
         step = execution.steps[position]
-        if step.status is not StepStatus.PENDING or execution.ended:
+        if step.status is not StepStatus.PENDING or execution.ended or self._closing:
             return  # cancelled or skipped while it stood in the queue
-        name = step.task.tool
-        now_ms = self.clock.now_ms()
-        results = execution.results
         try:
-            params = (
-                execution.params(position, results(position), max_bytes=self._max_bytes)
-                if step.has_references
-                else None
-            )
-            if name == HUMAN:
-                self._ask(run, position, params)
-                return
-            tool = self._tools.get(name)
-            if tool is None:
-                raise NotFound(f"The tool {name!r} is not known to this process; start it with the module that has it.")
-            if tool.max_concurrency is not None and self._tool_running[tool.name] >= tool.max_concurrency:
-                self._tool_queue.setdefault(tool.name, ReadyQueue()).push(run, position, execution.remaining(position))
+            tool = self._tools.get(step.task.tool)
+            if tool is None and step.task.tool != HUMAN:
+                message = (
+                    f"The tool {step.task.tool!r} is not known to this process; start it with the module that has it."
+                )
+                raise ToolError(message, code="unknown_tool")
+            if tool is not None and not self._slots.has_room(tool):
+                self._slots.park(tool, run, position, execution.remaining(position))
                 run.queued += 1
                 return
-            input = None if params is None else values.encode(params, max_bytes=self._max_bytes)
-            seconds = _seconds(params or step.task.tool_or_prompt.params) if tool.timer else None
+            resolved = prepare.resolve(execution, position, max_bytes=self._max_bytes)
+            if tool is None:
+                self._ask(run, position, prepare.question(resolved.params))
+            elif tool.timer:
+                self._begin_timer(run, position, prepare.seconds(resolved.params), resolved)
+            else:
+                self._begin(run, position, tool, resolved)
         except DagbokError as exc:
             outcome = failure(exc)
-            code = outcome.code if not isinstance(exc, NotFound) else "unknown_tool"
-            execution.fail(position, code, outcome.message, now_ms, detail=None)
-            self._changed(run)
-            return
-        if seconds is not None:
-            execution.begin(position, now_ms, input=input, due_at=now_ms + int(seconds * 1000))
-            self._set_timer(run, position, int(seconds * 1000))
-        else:
-            execution.begin(position, now_ms, input=input)
-            self._prepare(run, position, tool, params)
+            execution.fail(position, outcome.code, outcome.message, self.clock.now_ms())
+        except Exception as exc:
+            log.exception("execution %s: step %s cannot start", execution.id, step.task.id)
+            outcome = failure(exc)
+            execution.fail(position, "engine_error", outcome.message, self.clock.now_ms(), detail=outcome.detail)
         self._changed(run)
 
-    def _prepare(self, run: _Run, position: int, tool: ToolSpec, params: dict[str, Any] | None) -> None:
+    def _begin(self, run: Run, position: int, tool: ToolSpec, resolved: prepare.Resolved) -> None:
         execution = run.execution
+        execution.begin(position, self.clock.now_ms(), input=resolved.input)
         step = execution.steps[position]
-        loop = asyncio.get_running_loop()
-        attempt_number = step.attempt
-
-        def report(message: str, fraction: float | None) -> None:
-            loop.call_soon_threadsafe(self._reported, run, position, attempt_number, message, fraction)
-
-        synthesis = position == execution.synthesis
-        call = Call(
-            execution.id, step.task.id, step.attempt, step.revision,
-            step.task.tool_or_prompt.params if params is None else params,
-            execution.plan.original_request, step.task, lambda: execution.results(position), report,
-            execution.plan.synthesis_plan if synthesis else "", execution.missing() if synthesis else (),
-            execution.look_up,
-        )  # fmt: skip
-        timeout_s = step.task.timeout_seconds or tool.timeout_s
 
         def done(attempt: Attempt, outcome: Outcome) -> None:
             self._finished(run, position, attempt, outcome)
 
-        attempt = Attempt(call, tool, clock=self.clock, timeout_s=timeout_s, max_bytes=self._max_bytes, done=done)
+        attempt = Attempt(
+            self._call(run, position, resolved.params), tool, clock=self.clock,
+            timeout_s=step.task.timeout_seconds or tool.timeout_s, max_bytes=self._max_bytes, done=done,
+        )  # fmt: skip
         run.attempts[position] = attempt
-        self._free -= 1
-        if tool.max_concurrency is not None:
-            self._tool_running[tool.name] += 1
+        self._slots.take(tool)
         if step.effect is Effect.ONCE:
             run.launches.append(attempt)
         else:
             attempt.start()
 
-    def _ask(self, run: _Run, position: int, params: dict[str, Any] | None) -> None:
-        params = params or run.execution.steps[position].task.tool_or_prompt.params
-        schema = params.get("schema")
+    def _call(self, run: Run, position: int, params: dict[str, Any]) -> Call:
+        execution = run.execution
+        step = execution.steps[position]
+        loop = asyncio.get_running_loop()
+        number = step.attempt
+
+        def report(message: str, fraction: float | None) -> None:
+            loop.call_soon_threadsafe(self._reported, run, position, number, message, fraction)
+
+        synthesis = position == execution.synthesis
+        return Call(
+            execution.id, step.task.id, number, step.revision, params, execution.plan.original_request, step.task,
+            lambda: execution.results(position), report,
+            execution.plan.synthesis_plan if synthesis else "", execution.missing() if synthesis else (),
+            execution.look_up,
+        )  # fmt: skip
+
+    def _ask(self, run: Run, position: int, question: prepare.Question) -> None:
         run.execution.ask(
-            position,
-            "human",
-            str(params.get("prompt", "")),
-            self.clock.now_ms(),
-            answer_schema=None if schema is None else values.encode(schema),
-            assignee=params.get("assignee"),
-        )
-        self._changed(run)
+            position, "human", question.prompt, self.clock.now_ms(),
+            answer_schema=question.schema, assignee=question.assignee,
+        )  # fmt: skip
 
-    # -- hearing ----------------------------------------------------------------------------------------------------
+    def _begin_timer(self, run: Run, position: int, seconds: float, resolved: prepare.Resolved) -> None:
+        now_ms = self.clock.now_ms()
+        delay_ms = int(seconds * 1000)
+        run.execution.begin(position, now_ms, input=resolved.input, due_at=now_ms + delay_ms)
+        self._set_timer(run, position, delay_ms)
 
-    def _finished(self, run: _Run, position: int, attempt: Attempt, outcome: Outcome) -> None:
-        self._free_slot(run, position, attempt)
-        execution, now_ms = run.execution, self.clock.now_ms()
-        if outcome.result is not None:
-            execution.complete(position, outcome.result, now_ms, outcome.charge)
-        else:
-            execution.fail(
-                position,
-                outcome.code,
-                outcome.message,
-                now_ms,
-                outcome.charge,
-                detail=outcome.detail,
-                outcome=outcome.kind,
-            )
-        self._changed(run)
-
-    def _free_slot(self, run: _Run, position: int, attempt: Attempt) -> None:
-        del run.attempts[position]
-        run.progress.pop(position, None)
-        self._free += 1
-        name = attempt.tool.name
-        if attempt.tool.max_concurrency is not None:
-            self._tool_running[name] -= 1
-            if waiting := self._tool_queue.get(name):
-                other, at = waiting.pop()
-                self._ready.push(other, at, other.execution.remaining(at))
-                if not waiting:
-                    del self._tool_queue[name]
-        if attempt.task is not None and not attempt.task.done():
-            self._orphans.add(attempt.task)
-            attempt.task.add_done_callback(self._orphans.discard)
-
-    def _set_timer(self, run: _Run, position: int, delay_ms: int) -> None:
+    def _set_timer(self, run: Run, position: int, delay_ms: int) -> None:
         def ring() -> None:
             del run.timers[position]
-            seconds = (run.execution.steps[position].next_attempt_at or 0) - (
-                run.execution.steps[position].started_at or 0
-            )
-            run.execution.complete(position, values.encode({"waited_seconds": seconds / 1000}), self.clock.now_ms())
+            step = run.execution.steps[position]
+            waited_ms = (step.next_attempt_at or 0) - (step.started_at or 0)
+            result = values.encode({"waited_seconds": waited_ms / 1000})
+            run.execution.complete(position, result, self.clock.now_ms())
             self._changed(run)
 
         run.timers[position] = self.clock.call_later(max(0.0, delay_ms / 1000), ring)
 
-    def _reported(self, run: _Run, position: int, attempt: int, message: str, fraction: float | None) -> None:
+    # -- hearing ----------------------------------------------------------------------------------------------------
+
+    def _finished(self, run: Run, position: int, attempt: Attempt, outcome: Outcome) -> None:
+        self._free(run, position, attempt)
+        execution, now_ms = run.execution, self.clock.now_ms()
+        try:
+            if outcome.result is not None:
+                execution.complete(position, outcome.result, now_ms, outcome.charge)
+            else:
+                execution.fail(
+                    position, outcome.code, outcome.message, now_ms, outcome.charge,
+                    detail=outcome.detail, outcome=outcome.kind,
+                )  # fmt: skip
+        except Exception as exc:
+            log.exception("execution %s: the outcome of step %s cannot be taken", execution.id, attempt.call.task_id)
+            self._lose(run, Stalled(f"Execution {execution.id} cannot go on: {exc!r}", execution_id=execution.id))
+            return
+        self._changed(run)
+
+    def _free(self, run: Run, position: int, attempt: Attempt) -> None:
+        del run.attempts[position]
+        run.progress.pop(position, None)
+        self._slots.release(attempt.tool)
+        if attempt.task is not None and not attempt.task.done():
+            self._orphans.add(attempt.task)
+            attempt.task.add_done_callback(self._orphans.discard)
+
+    def _reported(self, run: Run, position: int, attempt: int, message: str, fraction: float | None) -> None:
         step = run.execution.steps[position]
         if step.attempt != attempt or step.status is not StepStatus.RUNNING:
             return
-        if position not in run.progress:  # the first of an interval is kept at once, the last of it at its end
-            self._keep_progress(run, position, message, fraction)
-            self.clock.call_later(PROGRESS_INTERVAL_S, lambda: self._progress_due(run, position, attempt))
-            run.progress[position] = None
-        else:
-            run.progress[position] = (message, fraction)
+        if position in run.progress:
+            run.progress[position] = (message, fraction)  # the last of an interval is kept at its end
+            return
+        run.progress[position] = None
+        run.execution.report(position, values.encode({"message": message, "fraction": fraction}))
+        self._changed(run)
+        self.clock.call_later(PROGRESS_INTERVAL_S, lambda: self._progress_due(run, position, attempt))
 
-    def _progress_due(self, run: _Run, position: int, attempt: int) -> None:
+    def _progress_due(self, run: Run, position: int, attempt: int) -> None:
         latest = run.progress.pop(position, None)
         if latest is not None:
             self._reported(run, position, attempt, *latest)
 
-    def _keep_progress(self, run: _Run, position: int, message: str, fraction: float | None) -> None:
-        run.execution.report(position, values.encode({"message": message, "fraction": fraction}))
-        self._changed(run)
-
     # -- committing -------------------------------------------------------------------------------------------------
 
-    def _changed(self, run: _Run) -> None:
+    def _changed(self, run: Run) -> None:
         self._dirty[run] = None
         self._turn_soon()
 
@@ -372,28 +320,27 @@ class Scheduler:
             if run.append is None and run.execution.changed:
                 self._append(run)
 
-    def _append(self, run: _Run) -> None:
+    def _append(self, run: Run) -> None:
         changes = run.execution.take_changes(self.clock.now_ms())
         launches, run.launches = run.launches, []
         run.append = self._journal.append(changes)
         run.append.add_done_callback(lambda done: self._appended(run, changes, launches, done))
 
-    def _appended(self, run: _Run, changes: Changes, launches: list[Attempt], done: asyncio.Future[None]) -> None:
+    def _appended(self, run: Run, changes: Changes, launches: list[Attempt], done: asyncio.Future[None]) -> None:
         run.append = None
+        if self._runs.get(changes.execution_id) is not run:
+            return  # given up meanwhile
         error = OutcomeUnknown() if done.cancelled() else done.exception()
         if error is not None:
             self._lose(run, error)
             return
-        for attempt in launches:
-            attempt.start()
-        for listener in tuple(self._listeners):
-            try:
-                listener(run.execution, changes)
-            except Exception:
-                log.exception("a listener failed; execution %s goes on", changes.execution_id)
+        if not self._closing:
+            for attempt in launches:
+                attempt.start()
+        self._tell(run, changes)
         if changes.release:
-            self._runs.pop(changes.execution_id, None)
-            self._settle(run, None)
+            del self._runs[changes.execution_id]
+            run.settle(None)
         else:
             self._enqueue(run, changes.ready)
             if run.execution.changed:
@@ -402,68 +349,115 @@ class Scheduler:
                 self._check(run)
         self._turn_soon()
 
-    def _check(self, run: _Run) -> None:
-        """Wake those who wait, if all depends on a person now; raise if nothing runs and nothing is decided."""
-        if not run.idle or run.execution.changed or run.append is not None or self._closing:
+    def _tell(self, run: Run, changes: Changes) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(run.execution, changes)
+            except Exception:
+                log.exception("a listener failed; execution %s goes on", changes.execution_id)
+
+    def _check(self, run: Run) -> None:
+        """Wake those who wait, if all depends on a person now; give up if nothing runs and nothing is decided."""
+        if not run.idle or self._closing:
             return
         if run.execution.status is ExecutionStatus.WAITING:
-            self._settle(run, None)
+            run.settle(None)
             return
-        stalled = Stalled(
-            f"Execution {run.execution.id} has nothing that runs and is not decided.", execution_id=run.execution.id
-        )
-        self._lose(run, stalled)
+        id = run.execution.id
+        self._lose(run, Stalled(f"Execution {id} has nothing that runs and is not decided.", execution_id=id))
 
-    def _lose(self, run: _Run, error: BaseException) -> None:
-        """Give up an execution: cut its bodies off, and tell those who wait."""
-        self._drop(run)
-        self._runs.pop(run.execution.id, None)
-        self._dirty.pop(run, None)
-        level = logging.WARNING if isinstance(error, (Fenced, OutcomeUnknown)) else logging.ERROR
-        log.log(level, "execution %s is given up here: %s", run.execution.id, error)
-        if self.on_rejected is None or self._closing or not isinstance(error, StoreRejected):
-            self._settle(run, error)
-            return
-        if run.settled is not None:
-            self._waiters[run.execution.id] = run.settled  # those who wait hear of the end that follows
-        self.on_rejected(run.execution.id, error)
+    # -- losing and closing -----------------------------------------------------------------------------------------
 
     def give_up(self, execution_id: ExecutionId, error: BaseException) -> None:
         """Tell those who wait that an execution whose rows were rejected could not be ended either."""
-        settled = self._waiters.pop(execution_id, None)
-        if settled is not None:
-            _set_error(settled, error)
+        settle(self._waiters.pop(execution_id, None), error)
 
-    def _drop(self, run: _Run) -> None:
+    def _lose(self, run: Run, error: BaseException) -> None:
+        """Give up an execution: cut its bodies off, and tell those who wait."""
+        id = run.execution.id
+        if self._runs.get(id) is run:
+            del self._runs[id]
+        self._drop(run)
+        self._dirty.pop(run, None)
+        level = logging.WARNING if isinstance(error, Fenced | OutcomeUnknown) else logging.ERROR
+        log.log(level, "execution %s is given up here: %s", id, error)
+        self._turn_soon()  # its slots are free
+        if self.on_rejected is None or self._closing or not isinstance(error, StoreRejected):
+            run.settle(error)
+            return
+        # Those who wait hear of the end that follows.
+        self._waiters[id] = run.settled or asyncio.get_running_loop().create_future()
+        self.on_rejected(id, error)
+
+    def _drop(self, run: Run) -> None:
         """Forget all that runs or is queued of an execution; its bodies are cut off."""
+        self._slots.discard(run)  # before its slots are freed: they are for others
+        run.queued = 0
         for position, attempt in list(run.attempts.items()):
             attempt.drop()
-            self._free_slot(run, position, attempt)
+            self._free(run, position, attempt)
         for timer in run.timers.values():
             timer.cancel()
         run.timers.clear()
         run.launches.clear()
-        self._ready.discard(run)
-        for queue in self._tool_queue.values():
-            queue.discard(run)
-        run.queued = 0
 
-    def _settle(self, run: _Run, error: BaseException | None) -> None:
-        settled, run.settled = run.settled, None
-        if settled is not None and not settled.done():
-            if error is None:
-                settled.set_result(None)
-            else:
-                _set_error(settled, error)
+    async def close(self, grace_s: float) -> None:
+        """Stop: start nothing more, give what runs `grace_s` to end, and leave the rest to the next owner.
+
+        What is cut off and may run again is put back; of a `once` body the row says `running`, which is the truth.
+        """
+        self._closing = True
+        for run in self._runs.values():
+            for timer in run.timers.values():
+                timer.cancel()
+        bodies = [a.task for run in self._runs.values() for a in run.attempts.values() if a.task is not None]
+        if bodies:
+            await asyncio.wait(bodies, timeout=grace_s)
+        now_ms = self.clock.now_ms()
+        for run in self._runs.values():
+            self._suspend(run, now_ms)
+        await self._flush()
+        for run in list(self._runs.values()):
+            run.settle(_stopped(run.execution.id))
+        for id in list(self._waiters):
+            self.give_up(id, _stopped(id))
+        await self._bury()
+
+    def _suspend(self, run: Run, now_ms: int) -> None:
+        cut_off = [
+            position
+            for position, attempt in run.attempts.items()
+            if attempt.task is None or run.execution.steps[position].effect is not Effect.ONCE
+        ]
+        self._drop(run)
+        for position in cut_off:
+            if run.execution.steps[position].status is StepStatus.RUNNING:
+                run.execution.suspend(position, now_ms)
+        self._dirty[run] = None
+
+    async def _flush(self) -> None:
+        """Hand over until all is durable, within `CLOSE_COMMITS_S`: the rest is as if the process had died."""
+        deadline = asyncio.get_running_loop().time() + CLOSE_COMMITS_S
+        while (left := deadline - asyncio.get_running_loop().time()) > 0:
+            self._dirty.update(dict.fromkeys(self._runs.values()))
+            self._hand_over()
+            appends = [run.append for run in self._runs.values() if run.append is not None]
+            if not appends:
+                return
+            await asyncio.wait(appends, timeout=left)
+            await asyncio.sleep(0)  # what their callbacks scheduled comes first
+
+    async def _bury(self) -> None:
+        """Let cut-off bodies end. One that swallows its cancellation must not keep the program from ending."""
+        if self._orphans:
+            await asyncio.wait(set(self._orphans), timeout=CLOSE_BODIES_S)
+        for task in self._orphans:
+            log.warning("a tool did not end when it was cancelled; it is left behind: %s", task.get_coro())
+            # `asyncio.run` waits for every task it knows of, for ever. This is how one leaves its books; see
+            # https://docs.python.org/3/library/asyncio-extending.html#task-lifetime-support
+            asyncio._unregister_task(task)
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is no news that it is pending
 
 
-def _set_error(future: asyncio.Future[None], error: BaseException) -> None:
-    future.set_exception(error)
-    future.exception()  # retrieved: a waiter that went away is no "never retrieved" warning
-
-
-def _seconds(params: Mapping[str, Any]) -> float:
-    seconds = params.get("seconds")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_TIMER_S:
-        raise BadInput(f"`seconds` is {seconds!r}; it is a number from 0 to {MAX_TIMER_S}.")
-    return float(seconds)
+def _stopped(id: ExecutionId) -> Conflict:
+    return Conflict(f"The engine stopped; execution {id} goes on at its next start.", execution_id=id)

@@ -83,7 +83,9 @@ def size(item: Item) -> tuple[int, int]:
         return 3 + len(item.new.steps), len(item.new.plan)
     changes = item.changes
     rows = 1 + len(changes.steps) + len(changes.events) + len(changes.attempts) + len(changes.questions)
-    return rows, sum(len(step.result) for step in changes.steps if step.result is not None)
+    header = changes.header
+    chars = len(header.final_result or "") + len(header.synthesis_result or "")
+    return rows, chars + sum(len(step.result or "") + len(step.input or "") for step in changes.steps)
 
 
 def write(writer: Writer, statements: Statements, items: Sequence[Item], known: KnownBlobs) -> None:

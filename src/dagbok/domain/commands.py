@@ -1,0 +1,26 @@
+"""What somebody may ask of an execution, applied to its aggregate."""
+
+from __future__ import annotations
+
+import logging
+
+from dagbok.domain.execution import Execution
+from dagbok.domain.records import Command
+from dagbok.errors import Conflict
+
+log = logging.getLogger("dagbok.engine")
+
+
+def apply(execution: Execution, command: Command, now_ms: int) -> None:
+    """Apply a command. One that no longer fits changes nothing; either way it is marked as applied."""
+    try:
+        if command.kind == "cancel":
+            execution.cancel(now_ms, by=command.by)
+        elif command.kind == "answer":
+            position = execution.index[command.data["taskId"]]
+            execution.answer(position, command.data["answer"], now_ms, by=command.by)
+        else:
+            log.warning("execution %s: the command %r is not known and changed nothing", execution.id, command.kind)
+    except (Conflict, KeyError) as exc:
+        log.info("execution %s: the command %s changed nothing: %s", execution.id, command.kind, exc)
+    execution.applied(command.id)

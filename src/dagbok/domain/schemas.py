@@ -1,0 +1,69 @@
+"""JSON Schemas that come with a plan, for the answers of people: checked before anybody is asked.
+
+A plan is written by a model, and its schema is applied on behalf of whoever answers. So it may name nothing outside
+itself, and hold no regular expression: one of those can keep a processor busy for years with thirty characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from dagbok.domain.values import Json
+
+#: A place in the schema, and what is wrong there.
+Fault = tuple[tuple[str | int, ...], str]
+
+_REGULAR_EXPRESSIONS = ("pattern", "patternProperties")
+_NAMED = ("properties", "$defs", "definitions", "dependentSchemas")  # keywords whose keys are names
+_VALUES = ("enum", "const", "examples", "default")  # keywords that hold values, and no schemas
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+
+
+def faults(schema: Json) -> Iterator[Fault]:
+    """Yield what keeps `schema` from being the schema of an answer; nothing for a good one."""
+    if not isinstance(schema, dict):
+        yield (), "it is no JSON object"
+        return
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as exc:
+        yield tuple(exc.absolute_path), exc.message[:300]
+        return
+    stack: list[tuple[tuple[str | int, ...], Any, bool]] = [((), schema, False)]
+    while stack:
+        path, item, names = stack.pop()  # names: the keys are names of properties or schemas, and no keywords
+        if isinstance(item, list):
+            stack.extend(((*path, index), child, False) for index, child in enumerate(item))
+        elif isinstance(item, dict):
+            for key, child in item.items():
+                if not names and (message := _refusal(schema, item, key)):
+                    yield (*path, key), message
+                if names or key not in _VALUES:
+                    stack.append(((*path, key), child, not names and key in _NAMED))
+
+
+def _refusal(schema: dict[str, Any], item: dict[str, Any], key: str) -> str | None:
+    if key in _REGULAR_EXPRESSIONS:
+        return f"`{key}` is not supported in the schema of an answer; list the values with `enum` instead"
+    if key in _REFERENCES and not _leads_somewhere(schema, item[key]):
+        return f"`{key}` leads nowhere; it may name a place of this schema, such as #/$defs/name"
+    return None
+
+
+def _leads_somewhere(schema: dict[str, Any], reference: object) -> bool:
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        return False
+    at: Any = schema
+    for part in reference.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(at, dict) and name in at:
+            at = at[name]
+        elif isinstance(at, list) and name.isdecimal() and int(name) < len(at):
+            at = at[int(name)]
+        else:
+            return False
+    return isinstance(at, dict | bool)

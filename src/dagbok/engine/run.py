@@ -1,0 +1,52 @@
+"""What the scheduler keeps of an execution it owns, beside the aggregate."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dagbok.domain.execution import Execution
+from dagbok.domain.states import ExecutionStatus
+from dagbok.engine.ports import Timer
+from dagbok.engine.runner import Attempt
+
+
+class Run:
+    """One execution in memory: its bodies, timers, the commit under way, and those who wait for it."""
+
+    __slots__ = ("append", "attempts", "execution", "launches", "progress", "queued", "settled", "timers")
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self.append: asyncio.Future[None] | None = None  # the commit under way
+        self.attempts: dict[int, Attempt] = {}  # by position: bodies that run, or wait for their start to be durable
+        self.launches: list[Attempt] = []  # those that wait, not yet handed to the journal
+        self.timers: dict[int, Timer] = {}  # by position: `wait` steps
+        self.queued = 0  # steps that wait for a slot
+        self.progress: dict[int, tuple[str, float | None] | None] = {}  # the latest report that waits for its turn
+        self.settled: asyncio.Future[None] | None = None  # for those who wait until it ended or needs a person
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of it goes on, and all of it is durable."""
+        busy = self.attempts or self.timers or self.queued or self.append is not None
+        return not busy and not self.execution.changed
+
+    @property
+    def waits_for_a_person(self) -> bool:
+        return self.idle and self.execution.status is ExecutionStatus.WAITING
+
+    def settle(self, error: BaseException | None) -> None:
+        """Tell those who wait."""
+        settled, self.settled = self.settled, None
+        settle(settled, error)
+
+
+def settle(future: asyncio.Future[None] | None, error: BaseException | None) -> None:
+    """Resolve what somebody may wait for."""
+    if future is None or future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+        future.exception()  # retrieved: a waiter that went away is no "never retrieved" warning
