@@ -119,6 +119,36 @@ def test_after_kill_9_the_next_engine_finishes_and_no_completed_step_runs_twice(
     asyncio.run(main())
 
 
+def test_closing_and_opening_again_is_no_crash(database_url: str) -> None:
+    """Three restarts during one long step must not fail it with crash_loop."""
+    step = {"id": 1, "tool_or_prompt": {"name": "long"}}
+    plan = {"original_request": "r", "intent": {"primary": "p"}, "sub_tasks": [step]}
+
+    async def main() -> None:
+        begun, enough = asyncio.Event(), asyncio.Event()
+
+        @tool(effect="idempotent")
+        async def long() -> str:
+            begun.set()
+            await enough.wait()
+            return "done"
+
+        async with Dagbok(database_url, tools=[long], close_grace_s=0) as dagbok:
+            submitted = await dagbok.submit(plan)
+            await begun.wait()
+        for _ in range(3):
+            begun.clear()
+            async with Dagbok(database_url, tools=[long], close_grace_s=0):
+                await begun.wait()
+        enough.set()
+        async with Dagbok(database_url, tools=[long]) as dagbok:
+            execution = await dagbok.wait(submitted.execution_id)
+        assert execution.status is ExecutionStatus.COMPLETED
+        assert execution["1"].attempt == 5
+
+    asyncio.run(main())
+
+
 def test_a_once_step_that_was_cut_off_is_not_repeated_but_asked_about(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -270,3 +273,14 @@ def test_an_unknown_path_and_a_wrong_method_are_problems_too(server: Server) -> 
 
 def _head(length: str) -> list[str]:
     return ["POST /api/v1/execute-dag HTTP/1.1", "Host: localhost", "Content-Type: application/json", length]
+
+
+def test_a_client_that_sends_all_before_it_reads_hears_that_it_was_too_much(server: Server) -> None:
+    """The standard library's client closes with the request: a server that closes first resets the connection."""
+    request = urllib.request.Request(
+        f"{server.url}/api/v1/execute-dag", data=b" " * (9 * 2**20), headers={"Content-Type": "application/json"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    with refused.value as answer:
+        assert (answer.code, json.loads(answer.read())["code"]) == (413, "too_large")

@@ -98,6 +98,9 @@ class Guard:
         except Exception as exc:
             if started:
                 raise
+            if isinstance(exc, HTTPException) and exc.status_code == 413:
+                # Many clients send all before they read; closing on them would reset the connection, unanswered.
+                await body.drain()
             await problems.of(exc, scope)(scope, receive, guarded_send)
         finally:
             self._under_way -= 1
@@ -174,12 +177,12 @@ class _Body:
                 408, f"Nothing of the body came for {_BODY_TIMEOUT_S:.0f} seconds.", {"Connection": "close"}
             ) from exc
         if self._size > self._max_bytes:
-            ended = await self._drain()
+            ended = await self.drain()
             raise HTTPException(413, _too_large(None, self._max_bytes), None if ended else {"Connection": "close"})
         return message
 
-    async def _drain(self) -> bool:
-        """Read on for a while; return whether the body ended."""
+    async def drain(self) -> bool:
+        """Read on for a while and forget it; return whether the body ended."""
         limit = self._size + _DRAIN_BYTES
         try:
             async with asyncio.timeout(5.0):

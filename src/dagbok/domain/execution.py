@@ -25,6 +25,7 @@ from dagbok.domain.states import (
     EXECUTION_ENDED,
     EXECUTION_MOVES,
     STEP_MOVES,
+    AttemptOutcome,
     Effect,
     ExecutionStatus,
     Reason,
@@ -192,7 +193,7 @@ class Execution:
         charge: Charge = NO_CHARGE,
         *,
         detail: str | None = None,
-        outcome: str = "failed",
+        outcome: str = AttemptOutcome.FAILED.value,
     ) -> None:
         """Close the attempt without a result; `on_failure` decides what becomes of the step."""
         step = self.steps[position]
@@ -272,10 +273,10 @@ class Execution:
         step.interruptions += 1
         if step.interruptions >= MAX_INTERRUPTIONS:
             message = f"The process stopped {step.interruptions} times while this sub-task ran; it may be the cause."
-            self.fail(position, "crash_loop", message, now_ms, outcome="interrupted")
+            self.fail(position, "crash_loop", message, now_ms, outcome=AttemptOutcome.INTERRUPTED.value)
             return
         message = "The process that ran this attempt stopped before it ended."
-        self._unwritten.attempt(step, "interrupted", "interrupted", message, now_ms)
+        self._unwritten.attempt(step, AttemptOutcome.INTERRUPTED.value, "interrupted", message, now_ms)
         if step.effect is Effect.ONCE:
             prompt = (
                 f"Sub-task {step.task.id!r} ({step.task.tool}) was cut off while it ran, and must not be repeated "
@@ -296,7 +297,8 @@ class Execution:
     def suspend(self, position: int, now_ms: int) -> None:
         """Put back a step whose body the owner stops, and which may run again: the next owner does that."""
         step = self.steps[position]
-        self._unwritten.attempt(step, "stopped", "stopped", "The engine stopped before this attempt ended.", now_ms)
+        message = "The engine stopped before this attempt ended."
+        self._unwritten.attempt(step, AttemptOutcome.STOPPED.value, "stopped", message, now_ms)
         self._move(position, StepStatus.PENDING)
         self._unwritten.event(EventType.SUBSTEP_RETRYING, step, now_ms, {"attempt": step.attempt, "reason": "stopped"})
         self._settle(now_ms)
@@ -325,7 +327,7 @@ class Execution:
             if step.ended:
                 continue
             if step.status is StepStatus.RUNNING and step.next_attempt_at is None:
-                self._unwritten.attempt(step, "cancelled", reason, message, now_ms)
+                self._unwritten.attempt(step, AttemptOutcome.CANCELLED.value, reason, message, now_ms)
             self._close_question(step, now_ms, None, by)
             self._end(position, StepStatus.CANCELLED, now_ms, reason=reason)
             self._unwritten.event(EventType.SUBSTEP_CANCELLED, step, now_ms, {"reason": reason})

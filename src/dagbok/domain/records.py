@@ -71,7 +71,7 @@ class AttemptRow(NamedTuple):
 
     task_id: TaskId
     number: int
-    outcome: str  # failed | timeout | interrupted (its process died) | stopped (its engine closed) | cancelled
+    outcome: str  # a word of AttemptOutcome
     error: str | None
     error_code: str | None
     started_at: int | None

@@ -52,6 +52,16 @@ class Reason(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"  #: an attempt of a `once` tool was cut off; did it happen?
 
 
+class AttemptOutcome(StrEnum):
+    """How a try ended that did not end well."""
+
+    FAILED = "failed"  #: the tool failed
+    TIMEOUT = "timeout"  #: it took too long
+    INTERRUPTED = "interrupted"  #: its process died
+    STOPPED = "stopped"  #: its engine closed
+    CANCELLED = "cancelled"  #: the execution was ended
+
+
 ENDED: Final = frozenset({StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED})
 EXECUTION_ENDED: Final = frozenset(
     {ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.PARTIAL, ExecutionStatus.CANCELLED}

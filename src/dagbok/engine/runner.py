@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from dagbok.domain import values
 from dagbok.domain.call import NO_CHARGE, Call, Charge, Reply
+from dagbok.domain.states import AttemptOutcome
 from dagbok.domain.values import JsonText
 from dagbok.engine.ports import Clock, Timer, ToolSpec
 from dagbok.errors import BadInput, DagbokError, TooLarge
@@ -31,7 +32,7 @@ class Outcome:
     code: str = ""
     message: str = ""
     detail: str | None = None
-    kind: str = "failed"  # failed | timeout
+    kind: str = AttemptOutcome.FAILED.value  # or TIMEOUT
     charge: Charge = NO_CHARGE
 
 
@@ -74,7 +75,7 @@ class Attempt:
     def _expire(self) -> None:
         # The outcome does not wait for a body that ignores its cancellation.
         message = f"The attempt took longer than its {self._timeout_s:g} s."
-        self._settle(Outcome(code="timeout", message=message, kind="timeout"))
+        self._settle(Outcome(code="timeout", message=message, kind=AttemptOutcome.TIMEOUT.value))
         if self.task is not None:
             self.task.cancel()
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus, StepStatus
+from dagbok.domain.states import EXECUTION_ENDED, AttemptOutcome, Effect, ExecutionStatus, StepStatus
 from dagbok.store.database import NEVER_REUSED, JsonColumn, RowId, TransactionId, only_where
 
 BLOB_CHUNK_BYTES: Final = 2**20  # a value with more bytes than this goes to `blobs`, in pieces of this size
@@ -220,7 +220,7 @@ attempts = Table(
     Column("completed_at", BigInteger, nullable=False),
     Column("usage", JsonColumn),
     Column("cost_usd", Double),
-    _is_one_of("outcome", ("failed", "timeout", "interrupted", "cancelled"), "outcome"),
+    _is_one_of("outcome", AttemptOutcome, "outcome"),
 )
 
 events = Table(

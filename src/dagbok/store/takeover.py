@@ -15,7 +15,7 @@ from sqlalchemy import select
 from dagbok.domain import values
 from dagbok.domain.ids import Epoch, ExecutionId
 from dagbok.domain.records import HeaderRow, QuestionRow, StepRow, StoredExecution
-from dagbok.domain.states import Effect
+from dagbok.domain.states import AttemptOutcome, Effect
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import Conflict, Fenced, NotFound
 from dagbok.store.batch import FINAL_RESULT, SYNTHESIS_RESULT, input_name, result_name
@@ -157,7 +157,7 @@ def _questions(connection: sa.Connection, execution_id: ExecutionId) -> list[Que
 def _interruptions(connection: sa.Connection, execution_id: ExecutionId) -> dict[Any, int]:
     query = (
         select(attempts.c.task_id, sa.func.count())
-        .where(attempts.c.execution_id == execution_id, attempts.c.outcome == "interrupted")
+        .where(attempts.c.execution_id == execution_id, attempts.c.outcome == AttemptOutcome.INTERRUPTED.value)
         .group_by(attempts.c.task_id)
     )
     return {row[0]: row[1] for row in connection.execute(query)}

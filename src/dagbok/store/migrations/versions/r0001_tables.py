@@ -122,7 +122,8 @@ def upgrade() -> None:
         sa.Column("usage", JsonColumn(), nullable=True),
         sa.Column("cost_usd", sa.Double(), nullable=True),
         sa.CheckConstraint(
-            "outcome = 'failed' OR outcome = 'timeout' OR outcome = 'interrupted' OR outcome = 'cancelled'",
+            "outcome = 'failed' OR outcome = 'timeout' OR outcome = 'interrupted' OR outcome = 'stopped' "
+            "OR outcome = 'cancelled'",
             name=op.f("ck_attempts_outcome"),
         ),
         sa.ForeignKeyConstraint(
