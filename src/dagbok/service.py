@@ -38,9 +38,12 @@ Row = Mapping[str, Any]
 INLINE_RESULT_BYTES = 64 * 1024
 #: Sub-tasks from which on checking and preparing a plan is done in a thread, so that the loop goes on.
 LARGE_PLAN = 50
-#: How long a submission waits for its commit, and a question about readiness for the database.
-SUBMIT_TIMEOUT_S = 30.0
+#: How long a submission waits for its commit; less if the database is known to be away.
+SUBMIT_PATIENCE_S = 30
+#: How long a question about readiness waits for the database.
 READY_TIMEOUT_S = 2.0
+#: How long an answer about readiness holds.
+READY_FOR_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,7 @@ class Service(Diary):
         self.settings = settings
         self._journal = journal
         self._worker = worker
+        self._answered_at_s = float("-inf")  # when the database last answered whether it is there, by the loop's clock
 
     def check(self, plan: Json | Plan) -> list[Problem]:
         """Return every problem of a plan."""
@@ -203,17 +207,18 @@ class Service(Diary):
             execution, new = await asyncio.to_thread(self._prepare, document, options, dag_id)
         else:
             execution, new = self._prepare(document, options, dag_id)
-        self._check_available()
-        # Shielded: a caller that goes away, or gives up waiting, must not leave a durable execution that nobody runs.
+        await self._ensure_available()
+        # A task of its own: a caller that goes away must not leave a durable execution that nobody runs.
         created = asyncio.ensure_future(self._worker.submit(execution, self._journal.create(new)))
-        try:
-            await asyncio.wait_for(asyncio.shield(created), SUBMIT_TIMEOUT_S)
-        except TimeoutError:
+        for _ in range(SUBMIT_PATIENCE_S):
+            await asyncio.wait([created], timeout=1.0)
+            if created.done() or not self.ready:
+                break
+        if not created.done():
             created.add_done_callback(lambda done: done.cancelled() or done.exception())
-            message = (
-                f"The database did not answer for {SUBMIT_TIMEOUT_S:g} s; {new.id} runs if it was written after all."
-            )
-            raise OutcomeUnknown(message, execution_id=new.id) from None
+            message = f"The database does not answer; {new.id} runs if it is written after all. Look before you retry."
+            raise OutcomeUnknown(message, execution_id=new.id)
+        created.result()
         return Submitted(new.id, new.dag_id, new.original_request, new.total_tasks)
 
     async def wait(self, execution_id: str) -> None:
@@ -229,7 +234,7 @@ class Service(Diary):
         row = await asyncio.to_thread(self.execution, execution_id)
         if row["status"] in EXECUTION_ENDED:
             raise Conflict(f"Execution {execution_id} is {row['status']} already; nothing is left to cancel.")
-        self._check_available()
+        await self._ensure_available()
         await self._journal.write_command(ExecutionId(execution_id), "cancel", {}, by)
         await self._worker.hear()
 
@@ -253,7 +258,7 @@ class Service(Diary):
         read_answer = partial(answers.read, question["kind"], question["answer_schema"], answer)
         data = {"taskId": task_id, "answer": await asyncio.to_thread(read_answer)}
         wait = f"{task_id}#{question['number']}"
-        self._check_available()
+        await self._ensure_available()
         await self._journal.write_command(ExecutionId(execution_id), "answer", data, by, wait=wait)
         await self._worker.hear()
 
@@ -277,12 +282,12 @@ class Service(Diary):
         if row["status"] not in EXECUTION_ENDED:
             message = f"Execution {execution_id} is {row['status']}; cancel it or let it end before it is deleted."
             raise Conflict(message, execution_id=execution_id)
-        self._check_available()
+        await self._ensure_available()
         return await self._journal.delete(ExecutionId(execution_id))
 
-    def _check_available(self) -> None:
+    async def _ensure_available(self) -> None:
         # The journal would hold on until the database is back; a caller is better told to come again.
-        if not self._journal.available:
+        if not await self.is_ready():
             raise StoreUnavailable("The database cannot be reached now; nothing was written. Try again later.")
 
     @property
@@ -291,13 +296,17 @@ class Service(Diary):
         return self._journal.available
 
     async def is_ready(self) -> bool:
-        """Return whether submissions can be taken now, asking the database."""
+        """Return whether submissions can be taken now, asking the database if it was not asked for a while."""
+        now_s = asyncio.get_running_loop().time()
         if not self.ready:
             return False
+        if now_s - self._answered_at_s < READY_FOR_S:
+            return True
         try:
             await asyncio.wait_for(asyncio.to_thread(self.reader.ping), READY_TIMEOUT_S)
         except (StoreError, TimeoutError):
             return False
+        self._answered_at_s = now_s
         return True
 
     @property
