@@ -27,7 +27,7 @@ def test_a_line_per_running_step_a_bar_and_then_the_result(project: Project) -> 
     assert re.search(r"✗ +2 +boom .*tool_error: RuntimeError: bad luck", plain)
     assert re.search(r"✓ +1 +slow ", plain)
     assert "◐ partial in" in plain
-    assert re.search(r"`dagbok show [0-9a-f-]{18}`", plain)
+    assert re.search(r"`dagbok show [0-9a-f-]{18}(?: -d sqlite:\S+)?`", plain)
     assert "\x1b" not in plain, "nothing but Rich drives the terminal"
 
 

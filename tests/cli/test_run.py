@@ -25,7 +25,7 @@ def test_a_completed_plan_prints_its_result_and_nothing_else_on_stdout(project: 
     assert happened == [(verb, id, "say") for id in "12" for verb in ("started", "completed")]
     assert "completed in" in done.stderr
     assert "diary.db" in done.stderr
-    assert re.search(r"`dagbok show dag-exec_[0-9a-f-]{36}`", done.stderr)
+    assert re.search(r"`dagbok show dag-exec_[0-9a-f-]{36}(?: -d sqlite:\S+)?`", done.stderr)
     assert "offline" not in done.stderr, "no model was asked"
     assert not CONTROL.search(done.stdout + done.stderr)
 

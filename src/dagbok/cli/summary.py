@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
@@ -64,7 +68,7 @@ def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool) -> No
         note(f"  {shown_id(task_id)} asks: {line(prompt, 500)}")
     short = execution.id if not fancy else render.short_id(execution.id)
     note(f"{execution.id} in {database_name(settings)}")
-    note(f"Next: `dagbok show {short}`, `dagbok list`")
+    note(f"Next: `{command(settings, 'show', short)}`, `{command(settings, 'list')}`")
     _print_hint(execution)
 
 
@@ -85,6 +89,18 @@ def how_to_go_on(execution_id: str, server: str | None) -> str:
     if server:
         return f"{execution_id} is in the diary; the server goes on with it, and `dagbok show` tells how far it is."
     return f"{execution_id} stays in the diary as it is; `dagbok serve` (or the library) goes on with it."
+
+
+def command(settings: Settings, *words: str) -> str:
+    """Return a command that works where this one did: same program, same database."""
+    program = "dagbok"
+    called = Path(sys.argv[0])
+    if called.name == program and shutil.which(program) is None and called.is_file():
+        program = os.path.relpath(called)  # not on the PATH: as in a fresh checkout
+    url = settings.database_url
+    known = os.environ.get("DAGBOK_DATABASE_URL", Settings.model_fields["database_url"].default)
+    database = ["-d", url] if url != known and url == database_name(settings) else []  # no password on a screen
+    return clean(shlex.join([program, *words, *database]))
 
 
 def database_name(settings: Settings) -> str:
