@@ -24,6 +24,7 @@ from dagbok.domain.plan import Plan
 from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import Json, parse
 from dagbok.engine.clock import SystemClock
+from dagbok.engine.containment import contain
 from dagbok.engine.ports import ToolSpec
 from dagbok.engine.scheduler import Scheduler
 from dagbok.errors import BadInput, Conflict, Misconfigured, NotFound
@@ -147,6 +148,7 @@ class Dagbok:
             max_concurrency=settings.max_concurrency,
             max_result_bytes=settings.max_result_bytes,
         )
+        stack.callback(contain(asyncio.get_running_loop()))
         stack.push_async_callback(scheduler.close, settings.close_grace_s)
         owner = f"{self._command}:{os.getpid()}:{uuid_utils.uuid7()}"
         worker = LocalWorker(scheduler, journal, reader, tools, owner=owner)

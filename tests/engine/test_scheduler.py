@@ -10,6 +10,7 @@ from dagbok.domain.execution import Execution
 from dagbok.domain.ids import TaskId
 from dagbok.domain.records import Command
 from dagbok.domain.states import Effect, ExecutionStatus, Reason, StepStatus
+from dagbok.engine.containment import contain
 from dagbok.errors import Conflict, Fenced, Stalled, StoreRejected, ToolError
 from engine.fakes import Bench, FakeJournal, FakeTool, execution, plan, quiet, task
 
@@ -656,3 +657,44 @@ def test_a_reference_that_cannot_be_resolved_fails_its_step_with_the_reason() ->
         assert _error(done, "b") == "bad_reference"
 
     asyncio.run(main())
+
+
+def test_a_task_of_a_tool_that_calls_sys_exit_fails_its_step_and_nothing_else() -> None:
+    """The event loop would let it through, and a server would end."""
+
+    async def main() -> None:
+        async def leave() -> None:
+            raise SystemExit(3)
+
+        async def grouped(call: Call) -> object:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(leave())
+            return 1
+
+        async def forgotten(call: Call) -> object:
+            task = asyncio.create_task(leave())
+            await asyncio.wait([task])
+            task.exception()
+            return 1
+
+        release = contain(asyncio.get_running_loop())
+        bench = Bench(FakeTool("work", _echo), FakeTool("grouped", grouped), FakeTool("forgotten", forgotten))
+        done = await bench.run(task("a", tool="grouped"), task("b", tool="forgotten"), task("c"))
+        release()
+        assert [step.status for step in done.steps] == ["failed", "completed", "completed"]
+        assert "A task of the tool called sys.exit(3)" in (done.steps[0].error or "")
+
+    asyncio.run(main())
+
+
+def test_the_tasks_of_the_program_are_left_as_they_are() -> None:
+    async def main() -> None:
+        async def leave() -> None:
+            raise SystemExit(3)
+
+        contain(asyncio.get_running_loop())
+        asyncio.create_task(leave())  # noqa: RUF006  # it ends the loop at once
+        await asyncio.sleep(10)
+
+    with pytest.raises(SystemExit):
+        asyncio.run(main())

@@ -15,6 +15,7 @@ from dagbok.domain import values
 from dagbok.domain.call import NO_CHARGE, Call, Charge, Reply
 from dagbok.domain.states import AttemptOutcome
 from dagbok.domain.values import JsonText
+from dagbok.engine.containment import in_tool
 from dagbok.engine.ports import Clock, Timer, ToolSpec
 from dagbok.errors import BadInput, DagbokError, TooLarge
 
@@ -95,6 +96,7 @@ class Attempt:
         self._settle(await self._outcome())
 
     async def _outcome(self) -> Outcome:
+        in_tool.set(True)  # in the context of this task alone
         try:
             value = await self.tool(self.call)
         except asyncio.CancelledError:
@@ -138,7 +140,21 @@ def _failure(exc: BaseException) -> Outcome:
         message = f"The tool called sys.exit({exc.code!r}); a tool raises an exception to fail."
     else:
         message = f"{type(exc).__name__}: {_text(exc)}"
+        if isinstance(exc, BaseExceptionGroup):
+            message += ": " + "; ".join(f"{type(leaf).__name__}: {_text(leaf)}" for leaf in _leaves(exc)[:3])
     return Outcome(code="tool_error", message=values.clean(message, MESSAGE_CHARS), detail=_detail(exc))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    stack: list[BaseException] = [group]
+    while stack:
+        exc = stack.pop()
+        if isinstance(exc, BaseExceptionGroup):
+            stack.extend(reversed(exc.exceptions))
+        else:
+            leaves.append(exc)
+    return leaves
 
 
 def _text(exc: BaseException) -> str:
