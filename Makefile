@@ -40,8 +40,9 @@ fix: $(VENV)/installed-dev ## Format, and fix what the linter can
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
 
-bench-quick: $(VENV)/installed-dev ## Steps per second, own figures only
+bench-quick: $(VENV)/installed-dev ## Steps per second and makespans, own figures only
 	@$(BIN)/python benchmarks/steps.py
+	@if [ -d ../shared/data ]; then PYTHONPATH=tests $(BIN)/python benchmarks/makespan.py; fi
 
 clean: ## Remove what the other goals made
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-workspace

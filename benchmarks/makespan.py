@@ -33,7 +33,8 @@ async def _run(dagbok: Dagbok, graph: TimedGraph) -> float:
     took = time.perf_counter() - started
     execution = await dagbok.get(submitted.execution_id)
     assert execution.status == "completed", execution.error
-    assert execution.completed_tasks == len(graph.seconds)
+    assert execution.completed_tasks == len(execution.sub_steps) == len(graph.seconds)
+    assert all(step.status == "completed" for step in execution.sub_steps)
     return took
 
 

@@ -6,6 +6,7 @@ DagbokError
 |   +-- NotJson              JSON-like, but outside `domain/values.py`: pointer
 |   +-- TooLarge             over a limit of the settings
 |   +-- InvalidPlan          a plan with problems, all of them at once
+|   +-- InvalidAnswer        an answer that does not fit its question
 |   +-- BadReference         a reference that cannot be read or resolved
 +-- NotFound                 no such execution, sub-step or tool
 +-- Conflict                 the state of the thing does not allow this now
