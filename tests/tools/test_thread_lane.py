@@ -102,7 +102,7 @@ def test_a_cancelled_call_abandons_its_thread_and_another_takes_its_place(releas
 
     async def main() -> None:
         hanging = asyncio.create_task(lane.run(release.wait))
-        await until(lambda: lane.threads == 1)
+        await until(lambda: lane.busy == 1)
         queued = asyncio.create_task(lane.run(threading.get_ident))
         await asyncio.sleep(0.01)
         assert not queued.done()  # the only thread hangs
@@ -154,7 +154,7 @@ def test_a_late_outcome_is_told_to_whoever_asked(release: threading.Event) -> No
 
         tasks = [asyncio.create_task(lane.submit(release.wait, on_late=on_late))]
         tasks.append(asyncio.create_task(lane.submit(fail, on_late=on_late)))  # type: ignore[arg-type]
-        await until(lambda: lane.threads == 2)
+        await until(lambda: lane.busy == 2)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -220,7 +220,7 @@ def test_a_loop_that_ends_first_hears_nothing(release: threading.Event) -> None:
 
     async def main() -> None:
         asyncio.create_task(lane.run(release.wait))  # noqa: RUF006 - left behind on purpose
-        await until(lambda: lane.threads == 1)
+        await until(lambda: lane.busy == 1)
 
     asyncio.run(main())
     assert lane.abandoned == 1
@@ -240,7 +240,7 @@ def test_closing_ends_idle_threads_and_fails_what_waits(release: threading.Event
     async def main() -> None:
         busy = asyncio.create_task(lane.run(release.wait))
         waiting = asyncio.create_task(lane.run(release.wait))
-        await until(lambda: lane.threads == 1)
+        await until(lambda: lane.busy == 1)
         lane.close()
         with pytest.raises(RuntimeError, match="closed before"):
             await waiting

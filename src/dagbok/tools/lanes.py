@@ -46,6 +46,11 @@ class ThreadLane:
         return self._threads
 
     @property
+    def busy(self) -> int:
+        """How many of them are in a call right now."""
+        return self._threads - self._free
+
+    @property
     def abandoned(self) -> int:
         """How many threads are still busy with a call that nobody waits for."""
         return self._abandoned
