@@ -11,6 +11,7 @@ from dagbok import Dagbok, tool
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import Conflict, NotFound
+from dagbok.service import Options
 from dagbok.store.database import Database
 from dagbok.store.takeover import write_command
 
@@ -79,5 +80,54 @@ def test_a_command_for_nothing_is_not_found(database_url: str) -> None:
         async with Dagbok(database_url) as dagbok:
             with pytest.raises(NotFound):
                 await dagbok.cancel("dag-exec_nothing")
+
+    asyncio.run(main())
+
+
+def _questions(*ids: str) -> dict[str, Any]:
+    tool = {"name": "human", "params": {"prompt": "Well?"}}
+    tasks = [{"id": id, "action_type": "human", "tool_or_prompt": tool} for id in ids]
+    return {"original_request": "r", "intent": {"primary": "p"}, "sub_tasks": tasks}
+
+
+def test_answers_at_once_to_an_execution_that_nobody_runs_are_all_applied(database_url: str) -> None:
+    """Two claims of one execution would fence each other, and an answer that was accepted would be lost."""
+
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            submitted = await dagbok.submit(_questions("a", "b", "c", "d"))
+            await dagbok.wait(submitted.execution_id)
+        async with Dagbok(database_url, recover=False) as dagbok:
+            await asyncio.gather(
+                *(dagbok.answer(submitted.execution_id, id, {"input": id}) for id in ("a", "b", "c", "d"))
+            )
+            execution = await dagbok.get(submitted.execution_id)
+            assert [step.result for step in execution.sub_steps] == ["a", "b", "c", "d"]
+            assert execution.status is ExecutionStatus.COMPLETED
+            assert dagbok.service.reader.pending_commands() == []
+
+    asyncio.run(main())
+
+
+def test_a_command_waits_for_a_submission_that_is_durable_but_not_handed_over(database_url: str) -> None:
+    """Claiming it then would fence the very engine that is about to run it."""
+
+    async def main() -> None:
+        async with Dagbok(database_url, tools=[forever]) as dagbok:
+            service = dagbok.service
+            execution, new = service._prepare(_plan("forever"), Options())
+            await service._journal.create(new)
+            committed = asyncio.get_running_loop().create_future()
+            arriving = asyncio.ensure_future(service._worker.submit(execution, committed))
+            await asyncio.sleep(0)
+            cancelling = asyncio.ensure_future(dagbok.cancel(execution.id))
+            await asyncio.wait([cancelling])
+            row = service.reader.get_execution(execution.id)
+            assert row is not None
+            assert (row["epoch"], row["status"]) == (1, "pending")
+            committed.set_result(None)
+            await arriving
+            ended = await dagbok.wait(execution.id)
+            assert ended.status is ExecutionStatus.CANCELLED
 
     asyncio.run(main())
