@@ -148,15 +148,6 @@ def test_what_is_no_tool_is_refused(thing: Any) -> None:
         Registry().add(thing)
 
 
-def test_near_names_are_suggested() -> None:
-    registry = Registry.from_(tools=[read_it])
-    registry.load_entry_points()
-    assert registry.suggest("read_fil")[0] == "read_file"
-    assert registry.suggest("WRITE-FILE")[0] == "write_file"
-    assert registry.suggest("launch") == []
-    assert len(registry.suggest("x" * 10**6)) <= 3
-
-
 def test_the_tools_that_ship_are_found_by_entry_points() -> None:
     registry = Registry()
     added = registry.load_entry_points()

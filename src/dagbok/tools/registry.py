@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -118,14 +117,6 @@ class Registry:
         """Return the JSON Schema of the params for every name and alias, for checking plans."""
         return {name: made.parameters for name, made in self._by_name.items()}
 
-    def suggest(self, name: str) -> list[str]:
-        """Return at most three names or aliases near `name`, the nearest first, for "unknown tool" messages."""
-        folded: dict[str, str] = {}
-        for known in self._by_name:
-            folded.setdefault(_fold(known), known)
-        near = difflib.get_close_matches(_fold(name[:200]), folded, n=3)
-        return [folded[key] for key in near]
-
     def describe(self, made: Tool) -> dict[str, Any]:
         """Return the tool as `GET /tools` and model prompts show it."""
         return {
@@ -140,8 +131,3 @@ class Registry:
     def close(self) -> None:
         """Let the idle threads go. Busy ones end with their call or with the process."""
         self.home.lane.close()
-
-
-def _fold(name: str) -> str:
-    # `readfile`, `ReadFile`, `read-file` are all near `read_file`.
-    return "".join(char for char in name.lower() if char.isalnum())
