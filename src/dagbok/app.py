@@ -31,6 +31,7 @@ from dagbok.errors import BadInput, Conflict, Misconfigured, NotFound
 from dagbok.llm.extractive import HINT, NAME
 from dagbok.llm.inference import Inference, Synthesis
 from dagbok.llm.models import resolve
+from dagbok.notify import transitions
 from dagbok.service import ClarificationNeeded, Diary, Options, Service, Submitted
 from dagbok.settings import Settings, load
 from dagbok.store import migrations
@@ -148,6 +149,7 @@ class Dagbok:
             max_concurrency=settings.max_concurrency,
             max_result_bytes=settings.max_result_bytes,
         )
+        scheduler.subscribe(transitions.log_changes)
         stack.callback(contain(asyncio.get_running_loop()))
         stack.push_async_callback(scheduler.close, settings.close_grace_s)
         owner = f"{self._command}:{os.getpid()}:{uuid_utils.uuid7()}"

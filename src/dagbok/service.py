@@ -27,6 +27,7 @@ from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus
 from dagbok.domain.validate import Limits, Problem, check, read
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import BadInput, Conflict, NotFound, OutcomeUnknown, StoreError, StoreUnavailable
+from dagbok.notify import transitions
 from dagbok.settings import Settings
 from dagbok.store.journal import Journal
 from dagbok.store.queries import Reader
@@ -208,8 +209,10 @@ class Service(Diary):
         else:
             execution, new = self._prepare(document, options, dag_id)
         await self._ensure_available()
+        written = self._journal.create(new)
+        written.add_done_callback(partial(transitions.log_created, new))
         # A task of its own: a caller that goes away must not leave a durable execution that nobody runs.
-        created = asyncio.ensure_future(self._worker.submit(execution, self._journal.create(new)))
+        created = asyncio.ensure_future(self._worker.submit(execution, written))
         for _ in range(SUBMIT_PATIENCE_S):
             await asyncio.wait([created], timeout=1.0)
             if created.done() or not self.ready:

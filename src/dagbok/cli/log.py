@@ -16,6 +16,7 @@ def show_log(level: int, layout: str = "dagbok: %(message)s") -> None:
     """Show what the package logs from `level` on, once, in `layout`."""
     handler = _Notes()
     handler.setFormatter(logging.Formatter(layout))
+    handler.addFilter(lambda record: record.name != "dagbok.diary")  # a command shows the diary in its own way
     logger = logging.getLogger("dagbok")
     logger.addHandler(handler)
     logger.setLevel(level)

@@ -180,6 +180,7 @@ class LocalWorker:
             commands.apply(execution, command, self.clock.now_ms())
             changes = execution.take_changes(self.clock.now_ms())
             await self._journal.append(replace(changes, release=True))
+            self._scheduler.tell(execution, changes)
             return True
 
     async def _listen(self) -> None:

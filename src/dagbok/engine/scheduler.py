@@ -11,6 +11,7 @@ Not safe to call from other threads.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -55,6 +56,8 @@ class Scheduler:
         self._turn_due = False
         self._hand_over_due = False
         self._closing = False
+        # The engine's own: what is done for one execution must not be logged as part of another's request.
+        self._context = contextvars.copy_context()
         self._listeners: list[Listener] = []
         self._orphans: set[asyncio.Task[None]] = set()  # bodies that ended for us, but not yet for Python
         self._waiters: dict[ExecutionId, asyncio.Future[None]] = {}  # of executions between rejection and rescue
@@ -303,7 +306,7 @@ class Scheduler:
     def _turn_soon(self) -> None:
         if not self._turn_due:
             self._turn_due = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._turn, context=self._context)
 
     def _turn(self) -> None:
         self._turn_due = False
@@ -337,7 +340,7 @@ class Scheduler:
         if not self._closing:
             for attempt in launches:
                 attempt.start()
-        self._tell(run, changes)
+        self.tell(run.execution, changes)
         if changes.release:
             del self._runs[changes.execution_id]
             run.settle(None)
@@ -349,10 +352,11 @@ class Scheduler:
                 self._check(run)
         self._turn_soon()
 
-    def _tell(self, run: Run, changes: Changes) -> None:
+    def tell(self, execution: Execution, changes: Changes) -> None:
+        """Call the listeners with changes that are durable. What this scheduler writes, it tells by itself."""
         for listener in tuple(self._listeners):
             try:
-                listener(run.execution, changes)
+                listener(execution, changes)
             except Exception:
                 log.exception("a listener failed; execution %s goes on", changes.execution_id)
 

@@ -1,0 +1,1 @@
+"""Who is told what happened, after it is durable."""
