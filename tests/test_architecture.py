@@ -46,6 +46,7 @@ HOMES: dict[str, set[str]] = {
     "httpx2": {"client", "tools", "llm"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "structlog": {"cli", "api"},
     "asyncio": {
         "engine",
         "store",

@@ -285,6 +285,9 @@ class ProblemDetails(BaseModel):
     code: str
     instance: str | None = None
     errors: list[ProblemItem] | None = None
+    request_id: str | None = Field(
+        None, alias="requestId", description="Of the answer's `X-Request-Id`; the log has it too"
+    )
 
 
 # -- from rows ----------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def refused(answer: Any, status: int, code: str) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = answer.json()
-    assert set(body) == {"type", "title", "status", "detail", "code", "instance", "errors"}
+    assert set(body) == {"type", "title", "status", "detail", "code", "instance", "errors", "requestId"}
     assert (body["status"], body["code"], body["instance"]) == (status, code, "/api/v1/execute-dag")
     assert body["type"] == f"/docs#{code}"
     assert body["title"]

@@ -85,8 +85,10 @@ def test_every_schema_is_one_and_every_example_fits_its_schema(document: dict[st
 
 
 def test_no_reference_leads_nowhere(document: dict[str, Any]) -> None:
-    names = set(re.findall(r"'#/components/schemas/([^']+)'", str(document)))
-    assert names <= set(document["components"]["schemas"])
+    for kind in ("schemas", "headers"):
+        names = set(re.findall(rf"'#/components/{kind}/([^']+)'", str(document)))
+        assert names
+        assert names <= set(document["components"][kind])
 
 
 def test_the_example_of_a_request_is_accepted(server: Server, document: dict[str, Any]) -> None:

@@ -15,7 +15,9 @@ from dagbok.api import problems
 from dagbok.domain.validate import Problem
 from dagbok.errors import DagbokError
 
-SCOPE: dict[str, Any] = {"type": "http", "method": "GET", "path": "/api/v1/tools"}
+SCOPE: dict[str, Any] = {
+    "type": "http", "method": "GET", "path": "/api/v1/tools", "state": {"request_id": "request-7"}
+}  # fmt: skip
 SECRET = "postgresql://root:hunter2@db.internal/dagbok"
 
 
@@ -36,9 +38,10 @@ def test_every_error_is_a_problem_with_a_code_that_is_explained(kind: type[Dagbo
     body, headers = told(kind(SECRET))
     assert headers["content-type"] == "application/problem+json"
     assert body["code"] in problems.CODES
+    assert body["requestId"] == "request-7"
     if body["status"] >= 500:
         assert SECRET not in json.dumps(body)
-        assert headers["x-request-id"] in body["detail"]
+        assert "request-7" in body["detail"]
     if body["status"] == 503:
         assert int(headers["retry-after"]) > 0
 
@@ -66,9 +69,9 @@ def test_the_status_of_an_error(error: Exception, status: int) -> None:
 
 def test_a_fault_of_ours_is_logged_under_the_id_that_the_client_sees(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        body, headers = told(RuntimeError(SECRET))
+        body, _ = told(RuntimeError(SECRET))
     assert SECRET not in json.dumps(body)
-    assert headers["x-request-id"] in caplog.text
+    assert body["requestId"] in caplog.text
     assert SECRET in caplog.text
 
 

@@ -15,6 +15,7 @@ from starlette.routing import Match
 
 from dagbok.api import docs, health, openapi, problems, routes
 from dagbok.api.guards import Guard
+from dagbok.api.requests import Requests
 from dagbok.app import Dagbok
 from dagbok.errors import DagbokError
 
@@ -51,7 +52,7 @@ def create_app(dagbok: Dagbok, *, hosts: Iterable[str] = (), any_address: bool =
             CORSMiddleware,
             allow_origins=[origin.rstrip("/").lower() for origin in settings.allowed_origins],
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["content-type", "idempotency-key", "prefer"],
+            allow_headers=["content-type", "idempotency-key", "prefer", "x-request-id"],
             expose_headers=["location", "retry-after", "x-request-id"],
         )
     app.add_middleware(
@@ -61,6 +62,7 @@ def create_app(dagbok: Dagbok, *, hosts: Iterable[str] = (), any_address: bool =
         max_body_bytes=settings.max_plan_bytes + ENVELOPE_BYTES,
         any_address=any_address,
     )
+    app.add_middleware(Requests)  # the last added is the outermost
     return app
 
 

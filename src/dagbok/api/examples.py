@@ -203,7 +203,7 @@ PROBLEMS: Final[dict[int, dict[str, Any]]] = {
     500: _problem(
         500, "internal_error", "Internal error",
         "Something went wrong here; it is not the fault of the request. The log has it under "
-        "5e9c7a54-3c1f-4c39-8a43-2b7d2f0a1c66.",
+        f"{problems.EXAMPLE_REQUEST_ID}.",
     ),
     503: _problem(
         503, "store_unavailable", "Diary unavailable",

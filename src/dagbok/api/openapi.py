@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from dagbok import wire
 from dagbok.api import examples
 from dagbok.api.problems import HTTP_FAULTS, KINDS, MEDIA_TYPE
+from dagbok.api.requests import HEADER
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -23,6 +24,8 @@ Runs the plans of AI agents as DAGs and keeps a durable diary of every step.
 Plans are snake_case inside; everything else is camelCase (snake_case is accepted). Every field is always there, and
 `null` where it has no value. Times are ISO 8601 UTC with milliseconds.
 Errors are problem details (RFC 9457): go by `code`.
+Every answer has an `X-Request-Id`, which the server's log has too: the request's own, if that is 1 to 128 of
+`A-Z a-z 0-9 . _ ~ + / = -`, else a new one.
 """
 
 TAGS: Final = [
@@ -96,6 +99,7 @@ def document(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, Any]:
                 if isinstance(route, APIRoute):
                     for method in route.methods or ():
                         _complete(made["paths"][route.path][method.lower()]["responses"], route.responses)
+        _add_request_ids(made)
         shapes = [
             (wire.SubmitRequest, "validation"),
             (wire.AnswerRequest, "validation"),
@@ -108,6 +112,15 @@ def document(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, Any]:
             components.pop(unused, None)
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _add_request_ids(document: dict[str, Any]) -> None:
+    header = {"description": "The request's own, or a new one; the log has it too", "schema": {"type": "string"}}
+    document["components"].setdefault("headers", {})["RequestId"] = header
+    for item in document["paths"].values():
+        for operation in item.values():
+            for response in operation["responses"].values():
+                response.setdefault("headers", {})[HEADER] = {"$ref": "#/components/headers/RequestId"}
 
 
 def _complete(found: dict[str, Any], declared: Responses) -> None:

@@ -13,13 +13,13 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import orjson
-import uuid_utils
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
 from dagbok import wire
+from dagbok.api import requests
 from dagbok.domain.validate import Problem
 from dagbok.domain.values import clean, pointer_to
 from dagbok.errors import (
@@ -40,6 +40,7 @@ log = logging.getLogger("dagbok.api")
 MEDIA_TYPE: Final = "application/problem+json"
 #: A plan of 10,000 sub-tasks may be wrong in 10,000 places; nobody reads more than these.
 MAX_ERRORS: Final = 1_000
+EXAMPLE_REQUEST_ID: Final = "01932f3e-7c1b-7d2a-9f53-3f4e6c8b0d13"
 _MAX_INSTANCE_CHARS: Final = 500
 
 
@@ -100,7 +101,7 @@ CODES: Final[Mapping[str, str]] = {
     "fenced": "Another engine has taken the execution.",
     "store_unavailable": "The database is away. Nothing was changed; try again after `Retry-After`.",
     "outcome_unknown": "The engine stopped while it wrote. Look before you try again.",
-    "internal_error": "A fault of this server; its log has more under the id in the detail.",
+    "internal_error": "A fault of this server; its log has more under the `requestId`.",
     "bad_request": "The request is not proper HTTP for this server.",
     "foreign_origin": "A web page of another origin called; DAGBOK_ALLOWED_ORIGINS names those that may.",
     "method_not_allowed": "The path exists, but not with this method; `Allow` names those it has.",
@@ -129,9 +130,8 @@ def of(error: BaseException, scope: Scope) -> Response:
     detail = kind.detail or str(error)
     headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s else {}
     if kind.status >= 500:
-        request_id = str(uuid_utils.uuid4())
+        request_id = requests.id_of(scope)
         log.error("%s %s failed (request %s)", scope["method"], scope["path"], request_id, exc_info=error)
-        headers["X-Request-Id"] = request_id
         detail = f"{detail} The log has it under {request_id}."
     return response(scope, kind.status, code, kind.title, detail, _faults(error), headers=headers)
 
@@ -157,6 +157,7 @@ def response(
         "code": code,
         "instance": quote(scope["path"][:_MAX_INSTANCE_CHARS], safe="/:@!$&'()*+,;=~"),
         "errors": [{"pointer": f.pointer, "code": f.code, "detail": f.message} for f in faults[:MAX_ERRORS]] or None,
+        "requestId": requests.id_of(scope),
     }
     return Response(_dump(body), status, headers, media_type=MEDIA_TYPE)
 
@@ -171,9 +172,9 @@ def example(status: int, code: str, title: str, detail: str, faults: Iterable[Pr
     errors = [wire.ProblemItem(pointer=f.pointer, code=f.code, detail=f.message) for f in faults]
     shape = wire.ProblemDetails(
         type=type_of(code), title=title, status=status, detail=detail, code=code,
-        instance="/api/v1/execute-dag", errors=errors or None,
+        instance="/api/v1/execute-dag", errors=errors or None, requestId=EXAMPLE_REQUEST_ID,
     )  # fmt: skip
-    return shape.model_dump(mode="json")
+    return shape.model_dump(mode="json", by_alias=True)
 
 
 def summary(problems: Sequence[Problem]) -> str:
