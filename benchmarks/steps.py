@@ -1,12 +1,13 @@
 """Steps per second through the whole engine and a durable store. See README.md.
 
-usage: python benchmarks/steps.py [DATABASE_URL] [--repeat N] [--workload W1|W2|W3]
+usage: python benchmarks/steps.py [DATABASE_URL] [--repeat N] [--workload W1|W2|W3] [--log 2>FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import statistics
 import tempfile
 import time
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dagbok import Dagbok, tool
+from dagbok.cli.server_log import server_log
 
 RESULT = {"ok": True, "text": "x" * 150, "n": 1, "tags": ["a", "b"]}
 
@@ -71,7 +73,9 @@ if __name__ == "__main__":
     parser.add_argument("url", nargs="?")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--workload", action="append", choices=list(WORKLOADS))
+    parser.add_argument("--log", action="store_true", help="log on stderr as the server does, a line per event")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    log = server_log(format="json") if arguments.log else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as folder, log:
         database = arguments.url or f"sqlite:///{folder}/steps.db"
         asyncio.run(main(database, arguments.repeat, arguments.workload or list(WORKLOADS)))

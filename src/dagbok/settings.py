@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65_535)] = 3000  #: 0: any free port
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()  #: more names the API answers to, beside loopback
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()  #: foreign web origins that may call the API
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  #: of the lines that the server logs
+    log_format: Literal["auto", "json", "text"] = "auto"  #: text is for people; auto: text on a terminal, else json
 
     @field_validator("tools", "allowed_hosts", "allowed_origins", mode="before")
     @classmethod

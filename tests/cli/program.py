@@ -94,7 +94,7 @@ class Project:
         return name
 
     def environment(self, **more: str) -> dict[str, str]:
-        kept = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV")
+        kept = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV", "PYTHONPATH")
         found = {name: os.environ[name] for name in kept if name in os.environ}
         mine = {"DAGBOK_DATABASE_URL": self.url, "DAGBOK_TOOLS": "./tools.py", "TERM": "xterm-256color"}
         return {**found, "PYTHONUTF8": "1", **mine, **more}

@@ -1,4 +1,7 @@
-"""What the package logs, on stderr, cleaned: log lines quote what tools and clients say."""
+"""What the package logs, on stderr, cleaned: log lines quote what tools and clients say.
+
+These are short notes beside what a command shows. The server's log is `server_log`.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ class _Notes(logging.Handler):
         note(clean(self.format(record)))
 
 
-def show_log(level: int, layout: str = "dagbok: %(message)s") -> None:
-    """Show what the package logs from `level` on, once, in `layout`."""
+def show_log(level: int) -> None:
+    """Show what the package logs from `level` on, once."""
     handler = _Notes()
-    handler.setFormatter(logging.Formatter(layout))
+    handler.setFormatter(logging.Formatter("dagbok: %(message)s"))
     handler.addFilter(lambda record: record.name != "dagbok.diary")  # a command shows the diary in its own way
     logger = logging.getLogger("dagbok")
     logger.addHandler(handler)

@@ -102,13 +102,23 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let other computers call; all may do everything.")
     ] = False,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error [info] (DAGBOK_LOG_LEVEL)")
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="json, text or auto: text on a terminal [auto] (DAGBOK_LOG_FORMAT)"),
+    ] = None,
     database: Database = None,
     tools: Tools = None,
     workspace: Workspace = None,
     model: Model = None,
 ) -> None:
     """Serve the API, and go on with everything unfinished."""
-    settings = _settings(host=host, port=port, database_url=database, tools=tools, workspace=workspace, model=model)
+    settings = _settings(
+        host=host, port=port, log_level=log_level, log_format=log_format,
+        database_url=database, tools=tools, workspace=workspace, model=model,
+    )  # fmt: skip
     from dagbok.cli.serve import serve as command
 
     raise typer.Exit(command(settings, insecure=insecure))

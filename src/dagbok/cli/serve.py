@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 
 from dagbok.api.server import serve as serve_api
-from dagbok.cli.log import show_log
+from dagbok.cli.server_log import server_log
 from dagbok.cli.summary import database_name
-from dagbok.cli.terminal import note, out
+from dagbok.cli.terminal import out
 from dagbok.settings import Settings
+
+log = logging.getLogger("dagbok.cli")
 
 
 def serve(settings: Settings, *, insecure: bool) -> int:
@@ -17,10 +19,10 @@ def serve(settings: Settings, *, insecure: bool) -> int:
     Raises:
         Misconfigured: The address or the database cannot be used.
     """
-    show_log(logging.INFO, "%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def ready(url: str) -> None:
         out(f"Dagbok answers at {url}")
-        note(f"The API is described at {url}/docs; the diary is {database_name(settings)}; Ctrl-C stops.")
+        log.info("The API is described at %s/docs; the diary is %s; Ctrl-C stops.", url, database_name(settings))
 
-    return serve_api(settings, insecure=insecure, on_ready=ready)
+    with server_log(settings.log_level, settings.log_format):
+        return serve_api(settings, insecure=insecure, on_ready=ready)
