@@ -44,6 +44,7 @@ HOMES: dict[str, set[str]] = {
     "uvicorn": {"api"},
     "pydantic_ai": {"llm", "tools"},
     "httpx2": {"client", "tools", "llm"},
+    "httpcore2": {"tools"},
     "typer": {"cli"},
     "rich": {"cli"},
     "structlog": {"cli", "api"},

@@ -39,6 +39,7 @@ from dagbok.store.database import Database, read_owner
 from dagbok.store.journal import Journal
 from dagbok.store.lock import Owner
 from dagbok.store.queries import Reader
+from dagbok.tools.egress import Egress
 from dagbok.tools.registry import Home, Registry, Tool
 from dagbok.tools.tool import Options as ToolOptions
 
@@ -127,6 +128,7 @@ class Dagbok:
         settings = self.settings
         registry = make_registry(settings, self._tools)
         stack.callback(registry.close)
+        await stack.enter_async_context(registry.home.egress)
         if settings.model != Settings.model_fields["model"].default:
             await asyncio.to_thread(resolve, settings.model)  # a model that cannot work is told now, not by a step
         database = await asyncio.to_thread(
@@ -304,7 +306,12 @@ def make_registry(settings: Settings, tools: Iterable[Callable[..., Any] | Tool]
         Misconfigured: A module cannot be used, or two tools have one name.
     """
     registry = Registry(
-        workspace=settings.workspace, timeout_s=settings.tool_timeout_s, max_threads=settings.max_concurrency
+        workspace=settings.workspace,
+        timeout_s=settings.tool_timeout_s,
+        max_threads=settings.max_concurrency,
+        egress=Egress(
+            allow=settings.egress_allow, timeout_s=settings.http_timeout_s, max_bytes=settings.max_response_bytes
+        ),
     )
     registry.load_entry_points()
     for module in settings.tools:

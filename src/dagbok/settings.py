@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dagbok.errors import Misconfigured
@@ -19,6 +19,11 @@ class Settings(BaseSettings):
     database_url: str = "sqlite:///dagbok.db"  #: `sqlite:///FILE` or `postgresql://...`
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"  #: NORMAL may lose the last commits at a power cut
     workspace: Path = Path()  #: the folder that file tools may touch
+    egress_allow: Annotated[tuple[str, ...], NoDecode] = ()  #: hosts, addresses and networks that tools may reach too
+    http_timeout_s: Annotated[float, Field(gt=0)] = 30.0  #: of one request of a tool, with its redirects
+    max_response_bytes: Annotated[int, Field(ge=1)] = 16 * 2**20  #: of one answer to a tool, unpacked
+    smtp_url: SecretStr | None = None  #: the mail server, `smtp://USER:PASSWORD@HOST:587` or `smtps://...`
+    smtp_from: str | None = None  #: whom mails come from, `ADDRESS` or `NAME <ADDRESS>`; set with `smtp_url`
     tools: Annotated[tuple[str, ...], NoDecode] = ()  #: modules with tools, comma-separated in the environment
     model: str = "offline:extractive"  #: the model of `inference` and the synthesis
 
@@ -39,7 +44,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"  #: of the lines that the server logs
     log_format: Literal["auto", "json", "text"] = "auto"  #: text is for people; auto: text on a terminal, else json
 
-    @field_validator("tools", "allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("egress_allow", "tools", "allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -21,6 +21,7 @@ from dagbok.errors import BadInput, ToolError
 from dagbok.tools import confinement, files
 from dagbok.tools.context import ToolContext, context_of
 from dagbok.tools.decorator import as_tool
+from dagbok.tools.egress import Egress
 from dagbok.tools.files import list_files, read_file, write_file
 
 
@@ -55,7 +56,7 @@ def refusal(function: Any, workspace: Path, **params: Any) -> ToolError:
 
 
 def as_context(workspace: Path) -> ToolContext:
-    return context_of(make_call(), tool="x", workspace=workspace)
+    return context_of(make_call(), tool="x", workspace=workspace, egress=Egress())
 
 
 def listed(workspace: Path, **params: Any) -> list[str]:

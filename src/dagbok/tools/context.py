@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dagbok.domain.call import Call
 from dagbok.domain.ids import ExecutionId, TaskId
 from dagbok.domain.values import clean
+from dagbok.tools.egress import Egress
 
 if TYPE_CHECKING:
     _Adapter = logging.LoggerAdapter[logging.Logger]  # generic to type checkers; subscripting it costs at run time
@@ -36,6 +37,7 @@ class ToolContext:
 
     call: Call  #: everything the engine handed over, for tools such as `inference` that need more
     workspace: Path  #: the folder that file tools may touch, absolute
+    egress: Egress  #: the guarded way to the network, for every tool that fetches what a plan names
     logger: ToolLogger  #: `dagbok.tool.NAME`; its records carry `execution_id`, `task_id` and `attempt`
 
     @property
@@ -76,7 +78,7 @@ class ToolContext:
         self.call.report(clean(str(message), MAX_MESSAGE_CHARS), fraction)
 
 
-def context_of(call: Call, *, tool: str, workspace: Path) -> ToolContext:
+def context_of(call: Call, *, tool: str, workspace: Path, egress: Egress) -> ToolContext:
     """Return the context of `call` for the tool named `tool`."""
     ids = {"execution_id": call.execution_id, "task_id": call.task_id, "attempt": call.attempt}
-    return ToolContext(call, workspace, ToolLogger(logging.getLogger(f"dagbok.tool.{tool}"), ids))
+    return ToolContext(call, workspace, egress, ToolLogger(logging.getLogger(f"dagbok.tool.{tool}"), ids))

@@ -183,7 +183,7 @@ class _Body:
             except ValidationError as exc:
                 raise inputs.misfit(self.name, self.schema, call.params, exc) from exc
         if self.context is not None:
-            arguments[self.context] = context_of(call, tool=self.name, workspace=home.workspace)
+            arguments[self.context] = context_of(call, tool=self.name, workspace=home.workspace, egress=home.egress)
         if self.on_loop:
             awaitable: Awaitable[object] = self.function(**arguments)
             return awaitable

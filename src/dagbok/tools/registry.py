@@ -11,6 +11,7 @@ from dagbok.errors import Misconfigured
 from dagbok.tools import loading
 from dagbok.tools.context import ToolContext
 from dagbok.tools.decorator import as_tool, tool
+from dagbok.tools.egress import Egress
 from dagbok.tools.lanes import ThreadLane
 from dagbok.tools.tool import DEFAULT_TIMEOUT_S, Home, OnLate, Tool
 
@@ -29,6 +30,7 @@ class Registry:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_threads: int = 64,
         on_late: OnLate | None = None,
+        egress: Egress | None = None,
     ) -> None:
         """Make an empty registry.
 
@@ -37,9 +39,10 @@ class Registry:
             timeout_s: Of tools that name none (`Settings.tool_timeout_s`).
             max_threads: For synchronous tools; `Settings.max_concurrency` lets each running attempt have one.
             on_late: Called on the loop with what an abandoned synchronous call brought after all.
+            egress: The way to the network; whoever made it closes it. By default one that allows nothing special.
         """
         lane = ThreadLane(max_threads=max_threads)
-        self.home = Home(Path(workspace).absolute(), timeout_s, lane, on_late)
+        self.home = Home(Path(workspace).absolute(), timeout_s, lane, egress or Egress(), on_late)
         self._tools: dict[str, Tool] = {}
         self._by_name: dict[str, Tool] = {}  # aliases too
 

@@ -18,6 +18,7 @@ from dagbok.domain.call import Call
 from dagbok.domain.plan import HUMAN
 from dagbok.domain.states import Effect
 from dagbok.errors import Misconfigured, ToolError
+from dagbok.tools.egress import Egress
 from dagbok.tools.lanes import ThreadLane
 from dagbok.tools.results import AS_IS, as_json
 
@@ -36,6 +37,7 @@ class Home:
     workspace: Path = Path()  #: the folder that file tools may touch; absolute in a registry
     timeout_s: float = DEFAULT_TIMEOUT_S  #: of tools that name none
     lane: ThreadLane = field(default_factory=ThreadLane)  #: where synchronous bodies run
+    egress: Egress = field(default_factory=Egress)  #: the way to the network
     on_late: OnLate | None = None  #: called on the loop; None drops late outcomes
 
 
