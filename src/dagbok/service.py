@@ -346,7 +346,7 @@ class Service(Diary):
 
     def _effect(self, task: SubTask) -> Effect:
         tool = self.registry.get(task.tool)
-        return Effect.PURE if task.tool == HUMAN or tool is None else tool.effect
+        return Effect.PURE if task.tool == HUMAN or tool is None else tool.effect_of(task.tool_or_prompt.params)
 
 
 def new_id(prefix: str) -> str:

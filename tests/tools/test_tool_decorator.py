@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -19,7 +19,7 @@ from tool_calls import call, make_call, run
 from dagbok.domain.states import Effect
 from dagbok.errors import Misconfigured, ToolError
 from dagbok.tools.decorator import as_tool, mark_of, tool
-from dagbok.tools.registry import Registry, Tool, ToolContext
+from dagbok.tools.registry import Home, Registry, Tool, ToolContext
 
 if TYPE_CHECKING:
     from collections import OrderedDict as NotThereAtRunTime
@@ -70,6 +70,23 @@ def test_options_of_the_decorator_reach_the_tool() -> None:
     made = marked(put)
     assert (made.name, made.description, made.aliases) == ("put-it", "Puts it.", ("putIt",))
     assert (made.effect, made.timeout_s, made.max_concurrency) == (Effect.IDEMPOTENT, 2.5, 3)
+    assert made.effect_of({"anything": 1}) is Effect.IDEMPOTENT
+
+
+def test_an_effect_can_depend_on_the_params_and_is_once_where_they_do_not_tell() -> None:
+    def effect(params: Mapping[str, Any]) -> Any:
+        return {"read": "pure", "write": Effect.IDEMPOTENT, "odd": "twice", "none": None}[params["mode"]]
+
+    @tool(effect=effect)
+    def work(mode: str) -> None: ...
+
+    made = marked(work).at(Home(timeout_s=1))
+    assert made.effect is Effect.ONCE
+    assert made.effect_of({"mode": "read"}) is Effect.PURE
+    assert made.effect_of({"mode": "write"}) is Effect.IDEMPOTENT
+    params: dict[str, Any]
+    for params in ({"mode": "odd"}, {"mode": "none"}, {"mode": "<Result from Task 1>"}, {"mode": []}, {}):
+        assert made.effect_of(params) is Effect.ONCE
 
 
 def test_the_schema_says_what_the_signature_says() -> None:

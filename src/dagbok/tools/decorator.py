@@ -24,10 +24,10 @@ from dagbok.errors import Misconfigured, ToolError
 from dagbok.tools import docstring, inputs
 from dagbok.tools.context import context_of
 from dagbok.tools.results import as_json
-from dagbok.tools.tool import Home, OnLate, Options, Tool, exited
+from dagbok.tools.tool import EffectOf, Home, OnLate, Options, Tool, exited
 
 F = TypeVar("F", bound=Callable[..., Any])
-EffectName = Effect | Literal["pure", "idempotent", "once"]
+EffectName = Effect | Literal["pure", "idempotent", "once"] | EffectOf
 
 #: Where `@tool` leaves the Tool on the function.
 MARK: Final = "__dagbok_tool__"
@@ -68,7 +68,8 @@ def tool(
         function: Given when the decorator is used without parentheses.
         name: What plans call it; the function's own name by default.
         description: Instead of the docstring.
-        effect: What repeating a call would do: `pure`, `idempotent`, or `once` (must not be repeated blindly).
+        effect: What repeating a call would do: `pure`, `idempotent`, or `once` (must not be repeated blindly). Where
+            that depends on the params: a function of them (as in the plan, references unresolved) that returns it.
         timeout_seconds: The longest an attempt may take; `DAGBOK_TOOL_TIMEOUT_S` by default.
         max_concurrency: How many calls may be under way at once.
         aliases: Other names a plan may use.
@@ -78,7 +79,7 @@ def tool(
         Misconfigured: At decoration: the signature, a name or an option cannot work.
     """
     try:
-        chosen = Effect(effect)
+        chosen = effect if callable(effect) else Effect(effect)
     except ValueError:
         raise Misconfigured(f"effect={effect!r} is unknown; use 'pure', 'idempotent' or 'once'.") from None
     if isinstance(aliases, str):

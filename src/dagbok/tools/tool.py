@@ -41,13 +41,17 @@ class Home:
     on_late: OnLate | None = None  #: called on the loop; None drops late outcomes
 
 
+#: Returns what a call with these params would do when repeated. Params as in the plan: references are still text.
+EffectOf = Callable[[Mapping[str, Any]], Effect | str]
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the author of a tool decides. None: taken from the function, or the default."""
 
     name: str | None = None
     description: str | None = None
-    effect: Effect = Effect.ONCE
+    effect: Effect | EffectOf = Effect.ONCE
     timeout_s: float | None = None
     max_concurrency: int | None = None
     aliases: tuple[str, ...] = ()
@@ -112,8 +116,22 @@ class Tool:
 
     @property
     def effect(self) -> Effect:
-        """What repeating a call would do."""
-        return self.options.effect
+        """What repeating a call would do, whatever its params: `once` where that depends on them."""
+        return self.options.effect if isinstance(self.options.effect, Effect) else Effect.ONCE
+
+    def effect_of(self, params: Mapping[str, Any]) -> Effect:
+        """Return what repeating a call with `params` would do. Never fails: what cannot be told is `once`.
+
+        Args:
+            params: As in the plan, so a value may be a reference that is not resolved yet.
+        """
+        if isinstance(self.options.effect, Effect):
+            return self.options.effect
+        try:
+            return Effect(self.options.effect(params))
+        except Exception:
+            # Params that the tool will refuse come here too; the careful answer costs nothing then.
+            return Effect.ONCE
 
     @property
     def timeout_s(self) -> float:
