@@ -1,0 +1,364 @@
+"""`http_request` and `send_webhook` against real servers, and what repeating them would do."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from servers import LOOPBACK, Received, Server, redirect, reply, serving, to_loopback
+from standardwebhooks.webhooks import Webhook
+from tool_calls import call
+
+from dagbok import Dagbok
+from dagbok.domain.states import Effect
+from dagbok.errors import ToolError
+from dagbok.tools.decorator import as_tool
+from dagbok.tools.egress import Egress
+from dagbok.tools.http import _retry_after_s, http_request, send_webhook
+from dagbok.tools.registry import Registry
+
+KEY = "dag-exec_1:1:2"  # of `make_call`
+
+
+def use(thing: Any, **params: Any) -> Any:
+    registry = Registry(egress=Egress(allow=[LOOPBACK], resolve=to_loopback))
+    try:
+        return asyncio.run(call(registry.add(thing), **params))
+    finally:
+        registry.close()
+
+
+def fault(thing: Any, **params: Any) -> ToolError:
+    with pytest.raises(ToolError) as caught:
+        use(thing, **params)
+    return caught.value
+
+
+@pytest.fixture
+def api() -> Iterator[Server]:
+    def respond(request: Received) -> bytes:
+        return reply(
+            b'{"items": [1, 2]}', content_type="application/json", headers={"X-Page": "1", "Set-Cookie": "s=1"}
+        )
+
+    with serving(respond) as server:
+        yield server
+
+
+# -- http_request -----------------------------------------------------------------------------------------------------
+
+
+def test_json_of_an_api_comes_as_json_with_status_url_and_headers(api: Server) -> None:
+    found = use(http_request, url=api.url_of("api.example", "/items?key=hunter2"), params={"page": 1})
+    assert found == {
+        "status": 200,
+        "url": api.url_of("api.example", "/items"),
+        "headers": {"content-type": "application/json", "content-length": "17", "x-page": "1"},
+        "body": {"items": [1, 2]},
+    }
+    (got,) = api.requests
+    assert (got.method, got.target, got.body) == ("GET", "/items?key=hunter2&page=1", b"")
+    assert "idempotency-key" not in got.headers
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "body"),
+    [
+        (b"[1]", "application/json; charset=utf-8", [1]),
+        (b"[1]", "application/problem+json", [1]),
+        ("\ufeff[1]".encode(), "text/json", [1]),
+        (b"null", "application/json", None),
+        (b"", "application/json", ""),
+        (b"", "", ""),
+        (b"not json", "application/json", "not json"),
+        (b"[NaN]", "application/json", "[NaN]"),
+        (str(2**70).encode(), "application/json", str(2**70)),
+        (b"[" * 100_000, "application/json", "[" * 100_000),
+        (b'"\\u0000"', "application/json", '"\\u0000"'),
+        (b"<a/>", "application/xml", "<a/>"),
+        (b"<svg/>", "image/svg+xml", "<svg/>"),
+        ("åäö".encode("latin-1"), "text/html; charset=latin-1", "åäö"),
+        ("åäö".encode(), "", "åäö"),
+        (b"\xff\xfe\xfd\xfc", "", {"base64": base64.b64encode(b"\xff\xfe\xfd\xfc").decode()}),
+        (b"\x89PNG", "image/png", {"base64": base64.b64encode(b"\x89PNG").decode()}),
+        (b"a\x00b", "text/plain", {"base64": base64.b64encode(b"a\x00b").decode()}),
+        (b"[" + b"1," * 200_000 + b"1]", "application/json", [1] * 200_001),
+    ],
+)
+def test_a_body_is_json_or_text_or_base64_whatever_of_these_it_is(content: bytes, content_type: str, body: Any) -> None:
+    with serving(lambda request: reply(content, content_type=content_type)) as server:
+        assert use(http_request, url=server.url)["body"] == body
+
+
+@pytest.mark.parametrize(
+    ("params", "body", "content_type"),
+    [
+        ({"json": {"a": [1, "å"]}}, '{"a":[1,"å"]}', "application/json"),
+        ({"json": False}, "false", "application/json"),
+        ({"body": "hej å"}, "hej å", "text/plain; charset=utf-8"),
+        ({"body": "<a/>", "headers": {"content-type": "text/xml"}}, "<a/>", "text/xml"),
+        ({"form": {"a": "1 2", "b": ["x", "y"]}}, "a=1+2&b=x&b=y", "application/x-www-form-urlencoded"),
+    ],
+)
+def test_a_body_is_sent_as_json_text_or_a_form(params: Any, body: str, content_type: str, api: Server) -> None:
+    use(http_request, url=api.url, method="post", **params)
+    (got,) = api.requests
+    assert (got.method, got.body.decode(), got.headers["content-type"]) == ("POST", body, content_type)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_what_changes_something_carries_the_idempotency_key(method: str, api: Server) -> None:
+    use(http_request, url=api.url, method=method)
+    use(http_request, url=api.url, method=method, headers={"idempotency-key": "mine"})
+    assert [got.headers["idempotency-key"] for got in api.requests] == [KEY, "mine"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_what_changes_nothing_carries_no_idempotency_key(method: str) -> None:
+    with serving(lambda request: reply()) as server:
+        use(http_request, url=server.url, method=method)
+        assert "idempotency-key" not in server.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("auth", "name", "value"),
+    [
+        ({"bearer": "t0ken"}, "authorization", "Bearer t0ken"),
+        ({"basic": {"username": "me", "password": "a:b"}}, "authorization", "Basic bWU6YTpi"),
+        ({"header": {"name": "X-Api-Key", "value": "k"}}, "x-api-key", "k"),
+    ],
+)
+def test_credentials_are_sent_as_asked(auth: Any, name: str, value: str, api: Server) -> None:
+    use(http_request, url=api.url, auth=auth)
+    assert api.requests[0].headers[name] == value
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"url": "https://user:hunter2@api.example/"},
+        {"url": "file:///etc/passwd"},
+        {"method": "CONNECT"},
+        {"method": "GET\r\nX: 1"},
+        {"json": 1, "body": "x"},
+        {"json": 2**70},
+        {"form": {"a": {"b": 1}}},
+        {"body": "\ud800"},
+        {"auth": {}},
+        {"auth": {"bearer": "hunter2", "basic": {"username": "a", "password": "hunter2"}}},
+        {"auth": {"bearer": "hunter2\n"}},
+        {"auth": {"bearer": "hunter2"}, "headers": {"authorization": "hunter2"}},
+        {"auth": {"basic": {"username": "a:b", "password": "hunter2"}}},
+        {"auth": {"digest": "hunter2"}},
+        {"headers": {"X-A": "hunter2\r\nX-B: 1"}},
+        {"headers": {"Host": "hunter2"}},
+        {"timeout_seconds": 0},
+        {"ok": [99]},
+    ],
+)
+def test_a_request_that_cannot_be_sent_is_refused_and_shows_no_secret(params: Any, api: Server) -> None:
+    error = fault(http_request, **{"url": api.url} | params)
+    assert error.code == "invalid_input"
+    assert "hunter2" not in str(error)
+    assert not api.connections
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "invalid_input"), (401, "refused"), (403, "refused"), (404, "not_found"), (407, "refused"),
+        (408, "unavailable"), (409, "invalid_input"), (410, "not_found"), (422, "invalid_input"), (429, "rate_limited"),
+        (500, "unavailable"), (502, "unavailable"), (503, "unavailable"), (599, "unavailable"), (300, "bad_response"),
+        (302, "bad_response"),
+    ],
+)  # fmt: skip
+def test_a_status_without_success_is_an_error_of_its_class(status: int, code: str) -> None:
+    with serving(lambda request: reply(b"because\r\n  of this", status=status)) as server:
+        error = fault(http_request, url=server.url_of("api.example", "/p?key=hunter2"))
+    assert (error.code, error.status) == (code, status)
+    assert error.message.startswith(f"GET {server.url_of('api.example', '/p')} answers {status}")
+    assert error.message.endswith(": because of this")
+    assert "retry_after_s" not in error.fields
+
+
+def test_the_message_shows_how_a_long_body_begins_and_nothing_of_one_that_is_no_text() -> None:
+    with serving(lambda request: reply(b"x" * 5000, status=500)) as server:
+        assert fault(http_request, url=server.url).message.endswith(": " + "x" * 300)
+    with serving(lambda request: reply(b"\x89PNG", status=500, content_type="image/png")) as server:
+        assert fault(http_request, url=server.url).message.endswith("answers 500 Internal Server Error.")
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("7", 7, 7),
+        ("0.5", 0.5, 0.5),
+        ("-3", 0, 0),
+        ("99999999", 86_400, 86_400),
+        ("inf", 86_400, 86_400),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True), 7000, 7200),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+    ],
+)
+def test_the_wait_that_a_server_asks_for_is_told_in_seconds_at_most_a_day(text: str, low: float, high: float) -> None:
+    with serving(lambda request: reply(status=429, headers={"Retry-After": text})) as server:
+        error = fault(http_request, url=server.url)
+    assert (error.code, low <= error.retry_after_s <= high) == ("rate_limited", True)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,5} \d\d:\d\d:\d\d.{0,6}"))
+def test_no_retry_after_makes_trouble(text: str) -> None:
+    seconds = _retry_after_s(text)
+    assert seconds is None or 0 <= seconds <= 86_400
+
+
+def test_statuses_can_be_called_a_success(api: Server) -> None:
+    with serving(lambda request: reply(b"gone", status=404)) as server:
+        assert use(http_request, url=server.url, ok=[200, 404])["status"] == 404
+    assert fault(http_request, url=api.url, ok=[404]).status == 200
+
+
+def test_a_redirect_that_is_not_followed_is_a_success(api: Server) -> None:
+    with serving(lambda request: redirect(api.url)) as server:
+        found = use(http_request, url=server.url, follow_redirects=False)
+        assert (found["status"], found["headers"]["location"]) == (302, api.url)
+        assert use(http_request, url=server.url)["url"] == api.url
+    assert len(api.requests) == 1
+
+
+def test_limits_of_the_call_are_heeded(api: Server) -> None:
+    assert fault(http_request, url=api.url, max_bytes=16).code == "too_large"
+    assert use(http_request, url=api.url, max_bytes=17)["status"] == 200
+
+    async def silence() -> Any:
+        await asyncio.Event().wait()
+        yield b""
+
+    with serving(lambda request: silence()) as server:
+        assert fault(http_request, url=server.url, timeout_seconds=0.1).code == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("params", "effect"),
+    [
+        ({}, "pure"),
+        *(({"method": method}, "pure") for method in ("GET", "get", "HEAD", "OPTIONS")),
+        *(({"method": method}, "idempotent") for method in ("PUT", "DELETE", "delete")),
+        *(({"method": method}, "once") for method in ("POST", "PATCH", "Post", "", "NONSENSE", " GET")),
+        ({"method": "<Result from Task 1>"}, "once"),
+        ({"method": "{{ tasks.1.result }}"}, "once"),
+        ({"method": {"secret": "METHOD"}}, "once"),
+        ({"method": ["GET"]}, "once"),
+        ({"method": None}, "once"),
+        ({"method": 1}, "once"),
+    ],
+)
+def test_the_effect_of_a_request_is_that_of_its_method(params: Any, effect: str) -> None:
+    made = as_tool(http_request)
+    assert made.effect_of({"url": "http://api.example/", **params}) is Effect(effect)
+    assert made.effect is Effect.ONCE
+
+
+def test_a_plan_keeps_the_effect_of_each_method_and_runs(api: Server, tmp_path: Path) -> None:
+    tasks = [
+        {"id": str(i), "tool_or_prompt": {"name": "httpRequest", "params": {"url": api.url, "method": method}}}
+        for i, method in enumerate(["GET", "PUT", "POST"])
+    ]
+    plan = {"original_request": "x", "intent": {"primary": "x"}, "sub_tasks": tasks}
+
+    async def main() -> dict[str, str]:
+        url = f"sqlite:///{tmp_path / 'diary.db'}"
+        async with Dagbok(url, tools=[http_request], egress_allow=[api.place]) as dagbok:
+            execution = await dagbok.run(plan)
+            assert execution.status == "completed", [step.error for step in execution.sub_steps]
+            return {step.task_id: str(step.effect) for step in execution.sub_steps}
+
+    assert asyncio.run(main()) == {"0": "pure", "1": "idempotent", "2": "once"}
+
+
+def test_an_engine_refuses_what_its_settings_do_not_allow(api: Server, tmp_path: Path) -> None:
+    task = {"id": "1", "tool_or_prompt": {"name": "http_request", "params": {"url": api.url}}}
+    plan = {"original_request": "x", "intent": {"primary": "x"}, "sub_tasks": [task]}
+
+    async def main() -> str | None:
+        async with Dagbok(f"sqlite:///{tmp_path / 'diary.db'}", tools=[http_request]) as dagbok:
+            execution = await dagbok.run(plan)
+            return execution.sub_steps[0].error_code
+
+    assert asyncio.run(main()) == "refused_address"
+    assert not api.connections
+
+
+# -- send_webhook -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "any text, åäö"])
+def test_a_webhook_is_signed_so_that_its_receiver_can_check_it(secret: str, api: Server) -> None:
+    found = use(send_webhook, url=api.url, payload={"a": "å"}, secret=secret, headers={"X-Mine": "1"})
+    (got,) = api.requests
+    assert (got.method, got.headers["content-type"], got.headers["x-mine"]) == ("POST", "application/json", "1")
+    assert got.headers["idempotency-key"] == KEY
+    assert found == {"status": 200, "id": got.headers["webhook-id"]}
+    receiver = Webhook(secret if secret.startswith("whsec_") else secret.encode())
+    assert receiver.verify(got.body, got.headers) == {"a": "å"}
+    with pytest.raises(Exception, match="No matching signature"):
+        receiver.verify(got.body + b" ", got.headers)
+
+
+def test_the_id_of_a_webhook_is_the_same_for_every_attempt_and_unsigned_ones_have_no_signature(api: Server) -> None:
+    for _ in range(2):
+        use(send_webhook, url=api.url, payload=None)
+    first, second = api.requests
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert "webhook-signature" not in first.headers
+    assert first.body == b"null"
+
+
+def test_an_event_type_wraps_the_payload_as_standard_webhooks_has_it(api: Server) -> None:
+    use(send_webhook, url=api.url, payload=[1], event_type="invoice.paid")
+    body = json.loads(api.requests[0].body)
+    assert (body["type"], body["data"], set(body)) == ("invoice.paid", [1], {"type", "data", "timestamp"})
+    assert datetime.fromisoformat(body["timestamp"]).tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"secret": "whsec_hunter2\x00%"}, {"secret": "whsec_"}, {"payload": 2**70}, {"headers": {"Webhook-Id": "mine"}}],
+)
+def test_a_webhook_that_cannot_be_sent_is_refused(params: Any, api: Server) -> None:
+    error = fault(send_webhook, **{"url": api.url, "payload": 1} | params)
+    assert error.code == "invalid_input"
+    assert "hunter2" not in str(error)
+    assert not api.connections
+
+
+def test_a_webhook_follows_no_redirect_and_needs_a_success(api: Server) -> None:
+    with serving(lambda request: redirect(api.url, 307)) as server:
+        assert fault(send_webhook, url=server.url, payload=1).code == "bad_response"
+    with serving(lambda request: reply(status=500)) as server:
+        assert fault(send_webhook, url=server.url, payload=1).code == "unavailable"
+    assert not api.connections
+
+
+def test_both_tools_have_their_aliases_and_log_nothing_of_a_request(
+    api: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(egress=Egress(allow=[LOOPBACK]))
+    registry.load_module("dagbok.tools.http")
+    assert registry.names() == ["http_request", "send_webhook"]
+    assert registry.get("httpRequest") is registry.get("http_request")
+    assert registry.get("sendWebhook") is registry.get("send_webhook")
+    registry.close()
+    with caplog.at_level(logging.INFO):
+        use(http_request, url=api.url, auth={"bearer": "hunter2"})
+    assert "hunter2" not in caplog.text
