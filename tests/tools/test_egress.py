@@ -346,7 +346,7 @@ def test_a_redirect_leads_to_nothing_that_a_url_could_not(location: str, code: s
     with serving(lambda request: redirect(location)) as server:
         error = fault(to(server), server.url_of(HOST))
         assert len(server.requests) == 1
-    assert error.code == code
+    assert (error.code, error.sent) == (code, True)  # the first request has happened
     assert "hunter2" not in error.message
 
 
@@ -710,7 +710,13 @@ async def two_lengths() -> AsyncIterator[bytes]:
     yield b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
 
 
-@pytest.mark.parametrize("answer", [cut_body, cut_chunks, cut_headers, nothing, not_http, two_lengths])
+async def another_protocol() -> AsyncIterator[bytes]:
+    yield b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nx"
+
+
+@pytest.mark.parametrize(
+    "answer", [cut_body, cut_chunks, cut_headers, nothing, not_http, two_lengths, another_protocol]
+)
 def test_a_connection_that_is_cut_or_speaks_no_http_is_unavailable_and_the_request_was_sent(answer: Any) -> None:
     with serving(lambda request: answer()) as server:
         error = fault(to(server), server.url_of(HOST, "/p?key=hunter2"))

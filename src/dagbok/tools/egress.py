@@ -174,7 +174,7 @@ class Egress:
                 http nothing goes.
 
         Raises:
-            ToolError: With a code, and the field `sent` (False: the server has seen nothing of the last request):
+            ToolError: With a code, and the field `sent` (False: no server has seen anything of it):
                 `invalid_input`: the request cannot be sent as it is;
                 `refused_address`: it leads where tools may not go; fields `host`, `address`;
                 `refused_redirect`, `too_many_redirects`;
@@ -284,18 +284,15 @@ class Egress:
             if len(seen) > self._max_redirects:
                 message = f"{urls.read(seen[0]).shown} redirects more than {self._max_redirects} times."
                 raise ToolError(message, code="too_many_redirects")
-            sending.next(request.redirected(status, headers["location"]))
+            sending.request = request.redirected(status, headers["location"])
 
 
 class _Sending:
-    """The request that is under way, and whether the server may have seen some of it."""
+    """The request that is under way, and whether any server may have seen some of it."""
 
     def __init__(self, request: Request) -> None:
-        self.next(request)
-
-    def next(self, request: Request) -> None:
         self.request = request
-        self.sent = False
+        self.sent = False  # stays true after a redirect: what came before it has happened
 
     def note(self) -> None:
         self.sent = True
