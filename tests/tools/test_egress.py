@@ -188,6 +188,14 @@ def test_a_name_is_resolved_once_and_what_was_checked_is_what_is_connected_to(he
     assert hello.requests[0].headers["host"] == f"{HOST}:{hello.port}"
 
 
+def test_an_answer_of_dns_in_ipv6_form_is_the_ipv4_address_it_carries(hello: Server) -> None:
+    mapped = f"::ffff:{LOOPBACK}"
+    assert fault(Egress(resolve=answers([mapped])), hello.url_of(HOST)).address == LOOPBACK
+    egress = Egress(allow=[hello.place], resolve=answers([mapped], [mapped]))
+    assert asyncio.run(egress.addresses(HOST, hello.port)) == (LOOPBACK,)
+    assert fetch(egress, hello.url_of(HOST)).status == 200
+
+
 def test_the_next_address_is_tried_where_one_cannot_be_connected_to(hello: Server) -> None:
     egress = Egress(allow=["127.0.0.0/8"], resolve=answers(["127.0.0.2", LOOPBACK]))
     assert fetch(egress, hello.url_of(HOST)).status == 200
@@ -338,6 +346,7 @@ def test_a_redirect_is_an_answer_where_none_is_to_be_followed() -> None:
         ("http://user:hunter2@public.example/", "refused_redirect"),
         ("/\\127.0.0.1/", "refused_redirect"),
         ("http://public.example\t@127.0.0.1/", "refused_redirect"),
+        ("/pa\tth", "refused_redirect"),
         ("http://[::1/", "refused_redirect"),
         ("/" + "a" * 9000, "refused_redirect"),
     ],
@@ -652,12 +661,12 @@ def test_a_body_that_cannot_be_unpacked_is_an_error(encoding: str, body: bytes, 
 def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:
     """4 GiB of zeros in 4 MiB of gzip, sent to a process of its own whose peak is measured."""
 
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    first, again = (packer.compress(bytes(2**26)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+
     async def bomb() -> AsyncIterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
-        packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-        block = b"\0" * 2**20
-        for _ in range(4096):
-            yield packer.compress(block)
+        yield first + again * 63  # in one piece: each read of 64 KiB holds 64 MiB
 
     program = """
         import asyncio, sys, tracemalloc

@@ -84,7 +84,7 @@ class Fetched:
             name, _, value = parameter.partition("=")
             if name.strip().lower() == "charset":
                 try:
-                    charset = codecs.lookup(value.strip().strip("\"'")).name
+                    charset = codecs.lookup(value.strip()).name  # heeds no quotes
                     b"x".decode(charset, "replace")  # LookupError: a codec, but not of text
                 except (LookupError, ValueError):
                     return None
