@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from servers import LOOPBACK, Received, Server, redirect, reply, serving, to_loopback
 from standardwebhooks.webhooks import Webhook
@@ -225,6 +225,7 @@ def test_the_wait_can_be_given_as_a_date() -> None:
     assert left_s - 1 <= error.retry_after_s <= 7200  # dates have whole seconds
 
 
+@example("nan")
 @given(st.text(max_size=40) | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,5} \d\d:\d\d:\d\d.{0,6}"))
 def test_no_retry_after_makes_trouble(text: str) -> None:
     seconds = _retry_after_s(text)
@@ -280,7 +281,11 @@ def test_the_effect_of_a_request_is_that_of_its_method(params: Any, effect: str)
 
 def test_a_plan_keeps_the_effect_of_each_method_and_runs(api: Server, tmp_path: Path) -> None:
     tasks = [
-        {"id": str(i), "tool_or_prompt": {"name": "httpRequest", "params": {"url": api.url, "method": method}}}
+        {
+            "id": str(i),
+            "tool_or_prompt": {"name": "httpRequest", "params": {"url": api.url, "method": method}},
+            "dependencies": [str(i - 1)] if i else [],
+        }
         for i, method in enumerate(["GET", "PUT", "POST"])
     ]
     plan = {"original_request": "x", "intent": {"primary": "x"}, "sub_tasks": tasks}
@@ -293,6 +298,7 @@ def test_a_plan_keeps_the_effect_of_each_method_and_runs(api: Server, tmp_path: 
             return {step.task_id: str(step.effect) for step in execution.sub_steps}
 
     assert asyncio.run(main()) == {"0": "pure", "1": "idempotent", "2": "once"}
+    assert api.connections == 1  # an engine keeps it between steps
 
 
 def test_an_engine_refuses_what_its_settings_do_not_allow(api: Server, tmp_path: Path) -> None:
