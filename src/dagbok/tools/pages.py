@@ -1,0 +1,182 @@
+"""`fetch_page` and `fetch_urls`: web pages as text that a model can read."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+from dataclasses import replace
+from typing import Annotated, Any, Final
+from urllib.parse import urldefrag, urlsplit
+
+from pydantic import Field
+
+from dagbok.errors import ToolError
+from dagbok.tools.context import ToolContext
+from dagbok.tools.decorator import tool
+from dagbok.tools.egress import Fetched
+from dagbok.tools.http import Seconds, Text, failure
+from dagbok.tools.page_reader import PageReader
+
+MAX_PAGE_BYTES: Final = 4 * 2**20  # of HTML or text, unpacked
+MAX_PER_HOST: Final = 4  # requests to one host at a time
+PROCESSES: Final = 2  # that read the pages of one call
+_NO_TEXT: Final = "The page holds no text. It may be filled in by scripts, which are not run."
+
+_HTML = ("text/html", "application/xhtml+xml")
+_TEXT = frozenset(
+    f"application/{kind}" for kind in ("json", "xml", "javascript", "yaml", "x-yaml", "toml", "x-ndjson", "sql")
+)
+_ACCEPT = "text/html, application/xhtml+xml, text/plain;q=0.9, application/json;q=0.8, */*;q=0.1"
+_CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]{1,40})""", re.IGNORECASE)
+_META_CHARSET = re.compile(rb"<meta[^>]{0,200}?" + _CHARSET.pattern, re.IGNORECASE)
+_META_BYTES = 4096  # where a declaration counts; the HTML standard says 1024
+#: What the Encoding Standard makes of labels that Python takes literally.
+_LABELS: Final = {"iso-8859-1": "cp1252", "latin1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252"} | {
+    "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949", "utf-16": "utf-8",
+}  # fmt: skip
+
+
+@tool(effect="pure", aliases=("fetchPage", "fetch_url", "fetchUrl"))
+async def fetch_page(
+    context: ToolContext,
+    url: Text,
+    max_chars: Annotated[int, Field(ge=1, le=2_000_000)] = 50_000,
+    max_links: Annotated[int, Field(ge=0, le=1000)] = 100,
+    timeout_seconds: Seconds | None = None,
+) -> dict[str, Any]:
+    """Read a web page: its main text as Markdown, without menus and advertisements. Scripts are not run.
+
+    Plain text, JSON, CSV and XML come as they are.
+
+    Args:
+        url: http or https, on the public Internet.
+        max_chars: Of the text; the rest is cut, and `truncated` says so.
+        max_links: The first links of the page; 0 for none.
+        timeout_seconds: For fetching it.
+
+    Returns:
+        {"url" (where it was in the end), "title", "text", "truncated", "links": [{"url", "text"}], "author", "date",
+        "site_name", "language", "note"}. What is not known is null; `note` says why there is no text.
+    """
+    async with PageReader() as reader:
+        return await _read(context, reader, url, max_chars, max_links, timeout_seconds)
+
+
+@tool(effect="pure", aliases=("fetchURLs", "fetchUrls"), timeout_seconds=900)
+async def fetch_urls(
+    context: ToolContext,
+    urls: Annotated[list[Text], Field(min_length=1, max_length=100)],
+    max_concurrency: Annotated[int, Field(ge=1, le=32)] = 8,
+    max_chars: Annotated[int, Field(ge=1, le=100_000)] = 20_000,
+    max_links: Annotated[int, Field(ge=0, le=100)] = 20,
+    timeout_seconds: Seconds | None = None,
+) -> list[dict[str, Any]]:
+    """Read several web pages at once, each as `fetch_page` does. One that fails does not harm the others.
+
+    Args:
+        urls: At most 100. One that is there twice is fetched once.
+        max_concurrency: How many at a time; of one host at most 4.
+        max_chars: Of the text of each page.
+        max_links: Of each page.
+        timeout_seconds: For fetching each page.
+
+    Returns:
+        In the order of `urls`, {"url", "ok": true, "page": as from `fetch_page`} or {"url", "ok": false, "error":
+        {"code", "message"}}. If every one failed, that is an error.
+    """
+    turns = asyncio.Semaphore(max_concurrency)
+    hosts: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_PER_HOST))
+    wanted = {url: urldefrag(url).url for url in urls}
+    found: dict[str, dict[str, Any]] = {}
+
+    async def fetch(url: str) -> None:
+        # The host first: those who wait for a busy one must not hold up the others.
+        async with hosts[_host(url)], turns:
+            try:
+                page = await _read(context, reader, url, max_chars, max_links, timeout_seconds)
+                found[url] = {"ok": True, "page": page}
+            except ToolError as exc:
+                found[url] = {"ok": False, "error": {"code": exc.code, "message": exc.message}}
+        context.progress(f"{len(found)} of {total} pages", len(found) / total)
+
+    distinct = list(dict.fromkeys(wanted.values()))
+    total = len(distinct)
+    async with PageReader(processes=PROCESSES) as reader:
+        tasks = [asyncio.ensure_future(fetch(url)) for url in distinct]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    if not any(one["ok"] for one in found.values()):
+        raise _all_failed([one["error"] for one in found.values()])
+    return [{"url": url, **found[wanted[url]]} for url in urls]
+
+
+async def _read(
+    context: ToolContext, reader: PageReader, url: str, max_chars: int, max_links: int, timeout_s: float | None
+) -> dict[str, Any]:
+    answer = await context.egress.fetch(
+        "GET", url, headers={"Accept": _ACCEPT}, timeout_s=timeout_s, max_bytes=MAX_PAGE_BYTES
+    )
+    if not 200 <= answer.status < 300:
+        raise failure("GET", answer)
+    if not _is_html(answer):
+        return _as_it_is(answer, max_chars)
+    page = await reader.read(_decoded(answer), url=answer.url, max_chars=max_chars, max_links=max_links)
+    if fault := page.pop("fault"):
+        context.logger.warning("the main text of %s was not found, its visible text is used: %s", answer.url, fault)
+    return {"url": answer.url, **page, "note": None if page["text"] else _NO_TEXT}
+
+
+def _as_it_is(answer: Fetched, max_chars: int) -> dict[str, Any]:
+    kind = answer.media_type
+    text = answer.text()
+    if not (kind in _TEXT or kind.startswith("text/") or kind.endswith(("+json", "+xml")) or not kind) or "\0" in text:
+        message = (
+            f"{answer.url.partition('?')[0]:.500} is {kind or 'no text'}, which is not read as a page. "
+            "`http_request` gives any content, as base64 where it is no text."
+        )
+        raise ToolError(message, code="unsupported_media_type")
+    unknown = dict.fromkeys(("author", "date", "site_name", "language", "note"))
+    return {
+        "url": answer.url,
+        "title": None,
+        "text": text[:max_chars],
+        "truncated": len(text) > max_chars,
+        "links": [],
+        **unknown,
+    }
+
+
+def _is_html(answer: Fetched) -> bool:
+    if answer.media_type:
+        return answer.media_type in _HTML
+    begin = answer.content[:512].lower()
+    return b"<html" in begin or b"<!doctype html" in begin
+
+
+def _decoded(answer: Fetched) -> str:
+    """Return the text of HTML: by its mark, the charset of the header, or the one that it declares itself."""
+    content_type = answer.headers.get("content-type", "").encode("latin-1")
+    declared = _CHARSET.search(content_type) or _META_CHARSET.search(answer.content[:_META_BYTES])
+    if declared is None:
+        return answer.text()
+    label = declared[1].decode().lower()
+    return replace(answer, headers={"content-type": f"text/html; charset={_LABELS.get(label, label)}"}).text()
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""  # it will fail by itself, with a message
+
+
+def _all_failed(errors: list[dict[str, str]]) -> ToolError:
+    codes = {error["code"] for error in errors}
+    shown = "; ".join(error["message"] for error in errors[:3])
+    message = f"None of the {len(errors)} pages could be read ({', '.join(sorted(codes))}): {shown}"
+    return ToolError(message, code=codes.pop() if len(codes) == 1 else "all_failed")
