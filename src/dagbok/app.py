@@ -40,6 +40,7 @@ from dagbok.store.journal import Journal
 from dagbok.store.lock import Owner
 from dagbok.store.queries import Reader
 from dagbok.tools.egress import Egress
+from dagbok.tools.mail import send_email_tool
 from dagbok.tools.registry import Home, Registry, Tool
 from dagbok.tools.tool import Options as ToolOptions
 
@@ -314,6 +315,7 @@ def make_registry(settings: Settings, tools: Iterable[Callable[..., Any] | Tool]
         ),
     )
     registry.load_entry_points()
+    registry.add(send_email_tool(settings))
     for module in settings.tools:
         registry.load_module(module)
     for function in tools:

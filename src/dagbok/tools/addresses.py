@@ -30,6 +30,7 @@ _IPV4 = tuple(
     (IPv4Network(network), what)
     for network, what in (
         ("169.254.169.254/32", "the metadata service of a cloud"),
+        ("168.63.129.16/32", "the metadata service of a cloud"),  # Azure's WireServer, public by its number alone
         ("0.0.0.0/8", "this machine"),
         ("10.0.0.0/8", "a private network"),
         ("100.64.0.0/10", "a provider's own network"),
