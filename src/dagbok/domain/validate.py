@@ -2,7 +2,7 @@
 
 Codes: missing_field, bad_value, not_json, empty_plan, too_many_tasks, too_large, duplicate_id, reserved_id,
 self_dependency, unknown_dependency, unknown_reference, bad_reference, cycle, unknown_tool, invalid_params, bad_schema,
-unsupported.
+unsupported, bad_secret, secret_not_allowed, unknown_secret, literal_secret.
 
 Linear in the size of the plan: 10,000 sub-tasks take well under a second.
 """
@@ -20,9 +20,10 @@ from jsonschema.exceptions import ValidationError as SchemaViolation
 from pydantic import ValidationError
 from referencing import Registry
 
-from dagbok.domain import graph, refs, schemas, values
+from dagbok.domain import graph, refs, schemas, secrets, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask, read_id, says_none
+from dagbok.domain.secrets import Redactor
 from dagbok.domain.values import Json, pointer_to
 from dagbok.errors import BadReference, InvalidPlan, NotJson, TooLarge
 
@@ -67,25 +68,36 @@ class Limits:
     plan_bytes: int = 8 * 2**20
 
 
-def check(plan: Json | Plan, tools: Mapping[str, Mapping[str, Any]], limits: Limits | None = None) -> list[Problem]:
+def check(
+    plan: Json | Plan,
+    tools: Mapping[str, Mapping[str, Any]],
+    limits: Limits | None = None,
+    redactor: Redactor | None = None,
+) -> list[Problem]:
     """Return every problem of `plan`; empty for one that can run.
 
     Args:
         plan: The JSON document, or a `Plan`.
         tools: JSON Schema of the params by tool name, aliases included.
         limits: The bounds; the design's where not given.
+        redactor: Of the secrets that the plan may name; None: which there are is not known here, and not judged.
     """
-    return _Check(tools, limits or Limits()).run(plan.document() if isinstance(plan, Plan) else plan)
+    return _Check(tools, limits or Limits(), redactor).run(plan.document() if isinstance(plan, Plan) else plan)
 
 
-def read(document: Json | Plan, tools: Mapping[str, Mapping[str, Any]], limits: Limits | None = None) -> Plan:
+def read(
+    document: Json | Plan,
+    tools: Mapping[str, Mapping[str, Any]],
+    limits: Limits | None = None,
+    redactor: Redactor | None = None,
+) -> Plan:
     """Return the plan of a document.
 
     Raises:
         InvalidPlan: With every problem.
         TooLarge: Over the limit of bytes or sub-tasks.
     """
-    checker = _Check(tools, limits or Limits())
+    checker = _Check(tools, limits or Limits(), redactor)
     problems = checker.run(document.document() if isinstance(document, Plan) else document)
     if problems or checker.plan is None:
         size = next((p for p in problems if p.code in ("too_large", "too_many_tasks")), None)
@@ -96,8 +108,22 @@ def read(document: Json | Plan, tools: Mapping[str, Mapping[str, Any]], limits: 
     return checker.plan
 
 
+def literals(document: Json, redactor: Redactor, *path: str) -> list[Problem]:
+    """Return the places of `document`, itself at `path`, where the value of a secret is written out."""
+    return [
+        Problem(
+            pointer_to(*path, *place),
+            "literal_secret",
+            f'The value of the secret {name!r} is written out here; write {{"secret": "{name}"}} in the params of a '
+            "tool instead.",
+        )
+        for place, name in islice(redactor.find(document), MAX_FAULTS)
+    ]
+
+
 class _Check:
-    def __init__(self, tools: Mapping[str, Mapping[str, Any]], limits: Limits) -> None:
+    def __init__(self, tools: Mapping[str, Mapping[str, Any]], limits: Limits, redactor: Redactor | None) -> None:
+        self.redactor = redactor
         self.tools = tools
         self.limits = limits
         self.plan: Plan | None = None
@@ -108,6 +134,9 @@ class _Check:
     def run(self, document: Json) -> list[Problem]:
         if not self._is_sound(document):
             return self.problems
+        if self.redactor is not None and (found := literals(document, self.redactor)):
+            self.problems += found
+            document = self.redactor.value(document)  # further problems quote it
         tasks = self._parse(document)
         if self.plan is not None and not self.plan.sub_tasks and not self.plan.clarification_needed:
             self._add("empty_plan", "The plan has no sub-tasks.", "sub_tasks")
@@ -120,6 +149,7 @@ class _Check:
             named = document["sub_tasks"][position].get("dependencies")
             written = [at for at, item in enumerate(named) if not says_none(item)] if isinstance(named, list) else []
             parents[position] = self._links(position, task, written, referenced, positions)
+            self._secrets(position, task)
             self._params(position, task)
         self._cycles(parents, dict(tasks))
         return self.problems
@@ -235,6 +265,21 @@ class _Check:
         else:
             parents[parent] = None
 
+    def _secrets(self, position: int, task: SubTask) -> None:
+        """Look at the secrets it asks for."""
+        for path, name in secrets.references(task.tool_or_prompt.params):
+            where = ("sub_tasks", position, "tool_or_prompt", "params", *path)
+            if not secrets.NAME.fullmatch(name):
+                message = "is no name of a secret: capital letters, digits and '_', such as API_TOKEN, and no reference"
+                self._add("bad_secret", f"Sub-task {task.id!r}: {_shorten(name, 100)!r} {message}.", *where)
+            elif not secrets.may_have(task.tool):
+                message = f"would be shown to {'a person' if task.tool == HUMAN else 'the provider of a model'}"
+                self._add("secret_not_allowed", f"Sub-task {task.id!r}: the secret {name!r} {message}.", *where)
+            elif self.redactor is not None and name not in self.redactor.names:
+                near = self._suggestion(name, dict.fromkeys(self.redactor.names))
+                message = f"Sub-task {task.id!r} asks for the secret {name!r}, which is not known.{near}"
+                self._add("unknown_secret", f"{message} {secrets.how_to_set(name)}", *where)
+
     def _params(self, position: int, task: SubTask) -> None:
         if task.requires_approval:
             # Running it without asking would be the one wrong answer.
@@ -273,11 +318,18 @@ class _Check:
             schema = HUMAN_PARAMS if task.action_type == HUMAN else self.tools[task.tool]
             # An empty registry: a `$ref` to a URL must not make a check of data open a connection.
             validator = self._validators[task.tool] = Draft202012Validator(schema, registry=Registry())
-        params = task.tool_or_prompt.params
+        params, hidden = (
+            task.tool_or_prompt.params,
+            [path for path, _ in secrets.references(task.tool_or_prompt.params)],
+        )
+        if hidden:  # each will be some text
+            params = values.decode(values.encode(params))
+            for path in hidden:
+                secrets.put(params, path, "")
         undecided: set[tuple[str | int, ...]] | None = None  # the places of references, and all that hold one
         for violation in validator.iter_errors(params):
             if undecided is None:
-                places = (path for path, text in refs.walk(params) if _refers(text))
+                places = [*hidden, *(path for path, text in refs.walk(params) if _refers(text))]
                 undecided = {path[:length] for path in places for length in range(len(path) + 1)}
             if violation.validator in _WHOLE or tuple(violation.absolute_path) not in undecided:
                 yield violation
