@@ -50,6 +50,7 @@ HOMES: dict[str, set[str]] = {
     "ddgs": {"tools"},
     "aiosmtplib": {"tools"},
     "typer": {"cli"},
+    "dotenv": {"tools"},
     "rich": {"cli"},
     "structlog": {"cli", "api"},
     "asyncio": {

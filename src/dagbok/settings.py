@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     smtp_url: SecretStr | None = None  #: the mail server, `smtp://USER:PASSWORD@HOST:587` or `smtps://...`
     smtp_from: str | None = None  #: whom mails come from, `ADDRESS` or `NAME <ADDRESS>`; set with `smtp_url`
     tools: Annotated[tuple[str, ...], NoDecode] = ()  #: modules with tools, comma-separated in the environment
+    secrets_file: Path | None = None  #: more secrets beside DAGBOK_SECRET_*, readable by its owner alone
     model: str = "offline:extractive"  #: the model of `inference` and the synthesis
 
     max_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 64  #: attempts under way at once, in all
