@@ -42,6 +42,7 @@ from dagbok.store.queries import Reader
 from dagbok.tools.egress import Egress
 from dagbok.tools.mail import send_email_tool
 from dagbok.tools.registry import Home, Registry, Tool
+from dagbok.tools.secrets import Vault as Vault  # for those who may not look into `tools`
 from dagbok.tools.tool import Options as ToolOptions
 
 log = logging.getLogger("dagbok")
@@ -75,6 +76,7 @@ class Dagbok:
         *,
         tools: Iterable[Callable[..., Any] | Tool] = (),
         settings: Settings | None = None,
+        secrets: Mapping[str, str] | Vault | None = None,
         recover: bool = True,
         command: str | None = None,
         **flags: Any,
@@ -84,7 +86,9 @@ class Dagbok:
         Args:
             database_url: `sqlite:///FILE` or `postgresql://...`; the setting where not given.
             tools: Functions, decorated with `@tool` or not, beside the tools that ship and those of the settings.
-            settings: Where given, the environment is not read.
+            settings: Where given, the environment is not read for them.
+            secrets: Values by name, above those of `DAGBOK_SECRET_*` and of the file in the settings; or all there are,
+                as a `Vault`.
             recover: Whether to go on with what an earlier process left unfinished.
             command: How this program is named to others that find the database taken.
             flags: Any field of `Settings`, above the environment.
@@ -95,6 +99,7 @@ class Dagbok:
             settings = settings.model_copy(update={"database_url": database_url or settings.database_url, **flags})
         self.settings = settings
         self._tools = tuple(tools)
+        self._secrets = secrets
         self._recover = recover
         self._command = command or Path(sys.argv[0] or "python").name
         self._stack = AsyncExitStack()
@@ -129,6 +134,9 @@ class Dagbok:
         settings = self.settings
         registry = make_registry(settings, self._tools)
         stack.callback(registry.close)
+        given = self._secrets
+        vault = given if isinstance(given, Vault) else await asyncio.to_thread(Vault.load, settings, over=given)
+        stack.callback(vault.guard(registry.names()))
         await stack.enter_async_context(registry.home.egress)
         if settings.model != Settings.model_fields["model"].default:
             await asyncio.to_thread(resolve, settings.model)  # a model that cannot work is told now, not by a step
@@ -151,15 +159,18 @@ class Dagbok:
             SystemClock(),
             max_concurrency=settings.max_concurrency,
             max_result_bytes=settings.max_result_bytes,
+            secrets=vault,
         )
         scheduler.subscribe(transitions.log_changes)
         stack.callback(contain(asyncio.get_running_loop()))
         stack.push_async_callback(scheduler.close, settings.close_grace_s)
         owner = f"{self._command}:{os.getpid()}:{uuid_utils.uuid7()}"
-        worker = LocalWorker(scheduler, journal, reader, tools, owner=owner)
+        worker = LocalWorker(scheduler, journal, reader, tools, owner=owner, secrets=vault)
         stack.push_async_callback(worker.close)
         self.scheduler = scheduler
-        self._service = Service(reader, journal=journal, worker=worker, registry=registry, settings=settings)
+        self._service = Service(
+            reader, journal=journal, worker=worker, registry=registry, settings=settings, redactor=vault.redactor
+        )
         if self._recover:
             unfinished = await asyncio.to_thread(self.service.unfinished)
             taken = await worker.take_over(row["id"] for row in unfinished)

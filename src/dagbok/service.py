@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -23,8 +23,9 @@ from dagbok.domain.execution import Execution
 from dagbok.domain.ids import DagId, Epoch, ExecutionId, TaskId
 from dagbok.domain.plan import HUMAN, Plan, SubTask
 from dagbok.domain.records import NewExecution, Page
+from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus
-from dagbok.domain.validate import Limits, Problem, check, read
+from dagbok.domain.validate import Limits, Problem, check, literals, read
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import BadInput, Conflict, NotFound, OutcomeUnknown, StoreError, StoreUnavailable
 from dagbok.notify import transitions
@@ -159,17 +160,19 @@ class Service(Diary):
         worker: LocalWorker,
         registry: Registry,
         settings: Settings,
+        redactor: Redactor | None = None,
     ) -> None:
         super().__init__(reader)
         self.registry = registry
         self.settings = settings
+        self.redactor = redactor or Redactor({})  # of the secrets that plans may name
         self._journal = journal
         self._worker = worker
         self._answered_at_s = float("-inf")  # when the database last answered whether it is there, by the loop's clock
 
     def check(self, plan: Json | Plan) -> list[Problem]:
         """Return every problem of a plan."""
-        return check(plan, self.registry.schemas(), self._limits)
+        return check(plan, self.registry.schemas(), self._limits, self.redactor)
 
     async def submit(
         self, plan: Json | Plan, options: Options | None = None, *, large: bool = False
@@ -183,6 +186,7 @@ class Service(Diary):
 
         Raises:
             InvalidPlan, TooLarge: Nothing was stored.
+            BadInput: An option holds the value of a secret.
             NotJson: The options, or the query of a clarification, hold what no database does.
             StoreUnavailable: The database is away; nothing was stored.
             StoreRejected, OutcomeUnknown: See `Journal.create`.
@@ -238,7 +242,7 @@ class Service(Diary):
         if row["status"] in EXECUTION_ENDED:
             raise Conflict(f"Execution {execution_id} is {row['status']} already; nothing is left to cancel.")
         await self._ensure_available()
-        await self._journal.write_command(ExecutionId(execution_id), "cancel", {}, by)
+        await self._journal.write_command(ExecutionId(execution_id), "cancel", {}, self.redactor.value(by))
         await self._worker.hear()
 
     async def answer(
@@ -257,6 +261,8 @@ class Service(Diary):
             NotFound, Conflict: No such sub-step; it does not wait, or has its answer already.
             InvalidAnswer: The answer does not fit; nothing was changed.
         """
+        # Before it is judged, because what is wrong with an answer is told with parts of it.
+        answer, by = self.redactor.value(dict(answer)), self.redactor.value(by)
         question = await asyncio.to_thread(self._question, execution_id, task_id)
         read_answer = partial(answers.read, question["kind"], question["answer_schema"], answer)
         data = {"taskId": task_id, "answer": await asyncio.to_thread(read_answer)}
@@ -321,7 +327,9 @@ class Service(Diary):
         with suppress(BadInput):  # which `read` tells better
             # The engine's own from here on: neither the caller nor a tool changes a plan that runs.
             document = values.decode(values.encode(document))
-        plan = read(document, self.registry.schemas(), self._limits)
+        if faults := literals(asdict(options), self.redactor, "options"):
+            raise BadInput(faults[0].message, problems=faults, outside_plan=True)
+        plan = read(document, self.registry.schemas(), self._limits, self.redactor)
         execution_id = ExecutionId(new_id("dag-exec_"))
         now_ms = self._worker.clock.now_ms()
         execution = Execution(execution_id, plan, epoch=Epoch(1), effect_of=self._effect)

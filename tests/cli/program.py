@@ -120,6 +120,8 @@ class Project:
         """Run the same `main` in this process, for commands whose time is mostly the start of Python."""
         logger = logging.getLogger("dagbok")
         before = (logger.handlers[:], logger.level, logger.propagate)
+        root = logging.getLogger()
+        handlers = root.handlers[:]
         environment = {name: value for name, value in self.environment().items() if name.startswith(("DAGBOK", "TERM"))}
         code: object = None
         with (
@@ -133,7 +135,7 @@ class Project:
                 main()
             except SystemExit as exc:
                 code = exc.code
-        logger.handlers, logger.propagate = before[0], before[2]
+        logger.handlers, logger.propagate, root.handlers = before[0], before[2], handlers
         logger.setLevel(before[1])
         assert isinstance(code, int)
         return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())

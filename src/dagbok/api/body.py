@@ -114,7 +114,7 @@ _ACCEPT: Final = {"Accept": "application/json"}
 
 def at(pointer: str, error: BadInput) -> BadInput:
     """Return `error` about a plan as one about the body that has this plan at `pointer`."""
-    if not pointer:
+    if not pointer or error.fields.get("outside_plan"):
         return error
     fields = dict(error.fields)
     if found := fields.get("problems"):

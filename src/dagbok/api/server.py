@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import uvicorn
 
 from dagbok.api.app import create_app
-from dagbok.app import Dagbok
+from dagbok.app import Dagbok, Vault
 from dagbok.errors import Misconfigured
 from dagbok.settings import Settings
 
@@ -47,12 +47,15 @@ class _Address(NamedTuple):
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def serve(settings: Settings, *, insecure: bool = False, on_ready: OnReady | None = None) -> int:
+def serve(
+    settings: Settings, *, insecure: bool = False, on_ready: OnReady | None = None, secrets: Vault | None = None
+) -> int:
     """Serve until a signal comes; return the exit code, 0.
 
     Args:
         insecure: Whether others than this computer may call. Until there are keys, all of them may do everything.
         on_ready: Called once with the URL, when requests are answered.
+        secrets: Those that plans may name, if they were loaded already.
 
     Raises:
         Misconfigured: The address is not loopback and `insecure` is not given, or it cannot be bound.
@@ -63,7 +66,7 @@ def serve(settings: Settings, *, insecure: bool = False, on_ready: OnReady | Non
         _bind(address, settings.host, settings.port) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
-        return runner.run(_serve(settings, listener, on_ready))
+        return runner.run(_serve(settings, listener, on_ready, secrets))
 
 
 def resolve(host: str, *, insecure: bool) -> _Address:
@@ -170,11 +173,11 @@ class _Stop:
             os._exit(128 + number)
 
 
-async def _serve(settings: Settings, listener: socket.socket, on_ready: OnReady | None) -> int:
+async def _serve(settings: Settings, listener: socket.socket, on_ready: OnReady | None, secrets: Vault | None) -> int:
     stop = _Stop()
     stop.listen()
     url = url_of(listener)
-    async with Dagbok(settings=settings, command="dagbok serve", recover=True) as dagbok:
+    async with Dagbok(settings=settings, secrets=secrets, command="dagbok serve", recover=True) as dagbok:
         if stop.wished:
             return 0
         await asyncio.to_thread(dagbok.lock.set_url, url)

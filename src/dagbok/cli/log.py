@@ -24,3 +24,5 @@ def show_log(level: int) -> None:
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False
+    # What libraries warn of, and the loop of what a tool left behind: to the same place, in the same way.
+    logging.getLogger().addHandler(handler)

@@ -17,12 +17,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from dagbok import wire
-from dagbok.app import Dagbok, find_owner, make_registry, open_diary
+from dagbok.app import Dagbok, Vault, find_owner, make_registry, open_diary
 from dagbok.cli import render, summary
 from dagbok.cli.log import show_log
 from dagbok.cli.plans import load_plan
 from dagbok.cli.progress import Progress, of_changes, of_execution, print_lines
-from dagbok.cli.terminal import is_terminal, line, note, stdout_reserved
+from dagbok.cli.terminal import is_terminal, line, note, redact_with, stdout_reserved
 from dagbok.cli.validate import check_plan
 from dagbok.cli.words import counted
 from dagbok.client import AsyncClient
@@ -54,6 +54,7 @@ class Asked:
 
     document: Json
     settings: Settings
+    secrets: Vault
     title: str | None
     json: bool
     quiet: bool
@@ -71,8 +72,10 @@ def run(source: str, *, title: str | None, json: bool, quiet: bool, settings: Se
         BadInput, NotFound: The plan cannot be read or cannot run.
         Misconfigured, StoreError: There is no way to run it here.
     """
+    secrets = Vault.take(settings)  # what tools start must not inherit them
+    redact_with(secrets.redact)
     document = load_plan(source, max_bytes=settings.max_plan_bytes)
-    asked = Asked(document, settings, title, json, quiet, flags)
+    asked = Asked(document, settings, secrets, title, json, quiet, flags)
     if _asks_first(document):
         summary.print_clarification(document)
         return EXIT_CODES[ExecutionStatus.WAITING]
@@ -121,10 +124,13 @@ async def _here(asked: Asked) -> None:
     settings = asked.settings
     registry = make_registry(settings)
     try:
-        check_plan(asked.document, registry.schemas(), settings)  # before a database is made for nothing
+        check_plan(asked.document, registry.schemas(), settings, asked.secrets)  # before a database is made for nothing
     finally:
         registry.close()
-    async with Dagbok(settings=settings, recover=False, command="dagbok run") as dagbok, _says_stopping(settings):
+    async with (
+        Dagbok(settings=settings, secrets=asked.secrets, recover=False, command="dagbok run") as dagbok,
+        _says_stopping(settings),
+    ):
         unfinished = await asyncio.to_thread(dagbok.service.unfinished)
         if unfinished and not asked.quiet:
             count = counted(len(unfinished), "unfinished execution")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from dagbok.api.server import serve as serve_api
+from dagbok.app import Vault
 from dagbok.cli.server_log import server_log
 from dagbok.cli.summary import database_name
-from dagbok.cli.terminal import out
+from dagbok.cli.terminal import out, redact_with
 from dagbok.settings import Settings
 
 log = logging.getLogger("dagbok.cli")
@@ -19,10 +20,12 @@ def serve(settings: Settings, *, insecure: bool) -> int:
     Raises:
         Misconfigured: The address or the database cannot be used.
     """
+    secrets = Vault.take(settings)  # what tools start must not inherit them
+    redact_with(secrets.redact)
 
     def ready(url: str) -> None:
         out(f"Dagbok answers at {url}")
         log.info("The API is described at %s/docs; the diary is %s; Ctrl-C stops.", url, database_name(settings))
 
-    with server_log(settings.log_level, settings.log_format):
-        return serve_api(settings, insecure=insecure, on_ready=ready)
+    with server_log(settings.log_level, settings.log_format, redact=secrets.redact):
+        return serve_api(settings, insecure=insecure, on_ready=ready, secrets=secrets)

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
@@ -27,6 +27,15 @@ _SEQUENCE = re.compile(
 # (https://trojansource.codes).
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _JSON_CONTROL = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+_redact: Callable[[str], str] = str
+
+
+def redact_with(redact: Callable[[str], str]) -> None:
+    """Let all that goes to stderr pass `redact` from now on: errors, log lines, and what tools print."""
+    global _redact
+    _redact = redact
 
 
 def clean(text: str) -> str:
@@ -72,7 +81,7 @@ def out(text: str = "", *, end: str = "\n") -> None:
 def note(text: str = "", *, end: str = "\n") -> None:
     """Write to stderr; what cannot be written there is nobody's loss."""
     try:
-        sys.stderr.write(text + end)
+        sys.stderr.write(_redact(text) + end)
         sys.stderr.flush()
     except OSError:
         _silence(sys.stderr)
@@ -80,6 +89,7 @@ def note(text: str = "", *, end: str = "\n") -> None:
 
 def prepare() -> None:
     """Make the standard streams such that writing text never raises for its characters. Call once at start."""
+    redact_with(str)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller (`>&-`); its number must not fall to the next file that is opened

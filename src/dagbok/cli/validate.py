@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 
-from dagbok.app import make_registry
+from dagbok.app import Vault, make_registry
 from dagbok.cli.plans import load_plan
 from dagbok.cli.render import print_json
-from dagbok.cli.terminal import line, note, out
+from dagbok.cli.terminal import line, note, out, redact_with
 from dagbok.cli.words import aligned, counted
 from dagbok.domain import graph, refs
 from dagbok.domain.plan import Plan
@@ -23,13 +23,13 @@ from dagbok.settings import Settings
 _SHOWN = 100
 
 
-def check_plan(document: Json, tools: Mapping[str, Mapping[str, Any]], settings: Settings) -> Plan:
-    """Return the plan of a document, checked against the params of `tools`.
+def check_plan(document: Json, tools: Mapping[str, Mapping[str, Any]], settings: Settings, secrets: Vault) -> Plan:
+    """Return the plan of a document, checked against the params of `tools` and the names of `secrets`.
 
     Raises:
         InvalidPlan, TooLarge: With every problem.
     """
-    return read(document, tools, Limits(settings.max_sub_tasks, settings.max_plan_bytes))
+    return read(document, tools, Limits(settings.max_sub_tasks, settings.max_plan_bytes), secrets.redactor)
 
 
 def print_problems(problems: Sequence[Problem]) -> None:
@@ -48,10 +48,12 @@ def validate(source: str, *, json: bool, settings: Settings) -> int:
 
     `--json` prints `{"valid", "subTasks", "longestPath", "problems": [{"pointer", "code", "detail"}]}`.
     """
+    secrets = Vault.load(settings)
+    redact_with(secrets.redact)
     document = load_plan(source, max_bytes=settings.max_plan_bytes)
     registry = make_registry(settings)
     try:
-        plan = check_plan(document, registry.schemas(), settings)
+        plan = check_plan(document, registry.schemas(), settings, secrets)
     except (InvalidPlan, TooLarge) as exc:
         problems: Sequence[Problem] = exc.fields.get("problems", ())
         if json:

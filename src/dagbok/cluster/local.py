@@ -19,7 +19,7 @@ from dagbok.domain.ids import ExecutionId
 from dagbok.domain.plan import HUMAN, Plan
 from dagbok.domain.records import Command, StoredExecution
 from dagbok.domain.states import Reason
-from dagbok.engine.ports import Clock, Journal, Tools
+from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools
 from dagbok.engine.scheduler import Scheduler
 from dagbok.errors import DagbokError, NotFound, StoreError, StoreRejected
 
@@ -55,13 +55,21 @@ class LocalWorker:
     """Owns executions for one engine in this process."""
 
     def __init__(
-        self, scheduler: Scheduler, journal: OwningJournal, commands: Commands, tools: Tools, *, owner: str
+        self,
+        scheduler: Scheduler,
+        journal: OwningJournal,
+        commands: Commands,
+        tools: Tools,
+        *,
+        owner: str,
+        secrets: Secrets = NO_SECRETS,
     ) -> None:
         self.owner = owner
         self._scheduler = scheduler
         self._journal = journal
         self._commands = commands
         self._tools = tools
+        self._redactor = secrets.redactor
         self._claiming = asyncio.Lock()  # one claim at a time: two of one execution would run it twice
         self._hearing = asyncio.Lock()  # one reader of commands at a time: two would apply each twice
         self._unheard = True  # whether commands may wait that were not applied
@@ -167,6 +175,9 @@ class LocalWorker:
 
     async def _apply(self, command: Command) -> bool:
         """Apply one command; return whether that was done, or there is nothing to do."""
+        # Whoever wrote it may not know the secrets of this process.
+        data, by = self._redactor.value(command.data), self._redactor.value(command.by)
+        command = command._replace(data=data, by=by)
         if self._scheduler.get(command.execution_id) is not None:
             self._scheduler.apply(command)
             return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dagbok.domain import values
@@ -31,7 +31,7 @@ class Call:
     task_id: TaskId
     attempt: int
     revision: int
-    params: dict[str, Any]  # references replaced
+    params: dict[str, Any] = field(repr=False)  # references replaced, secrets filled in
     request: str  # the plan's original_request
     sub_task: SubTask
     load_results: Callable[[], Mapping[TaskId, Json]]  # see `results`
@@ -39,6 +39,7 @@ class Call:
     synthesis_plan: str = ""
     missing: tuple[Missing, ...] = ()  # for the synthesis: what did not complete
     look_up: Callable[[TaskId], SubTask | None] = lambda _: None  # a sub-task of the plan, to say what a result is
+    redact: Callable[[str], str] = str  # text without values of secrets; for what is cut before the engine sees it
 
     @property
     def results(self) -> Mapping[TaskId, Json]:

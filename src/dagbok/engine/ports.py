@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from dagbok.domain.call import Call
 from dagbok.domain.records import Changes
+from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import Effect
 
 
@@ -62,6 +63,29 @@ class Tools(Protocol):
     def get(self, name: str) -> ToolSpec | None:
         """Return the tool called `name` (or known by that alias)."""
         ...
+
+
+class Secrets(Protocol):
+    """The secrets that plans may name."""
+
+    @property
+    def redactor(self) -> Redactor:
+        """What all that comes from outside passes before it enters an execution."""
+        ...
+
+    def get(self, name: str) -> str | None:
+        """Return the value of a secret; None if there is none of that name."""
+        ...
+
+
+class _NoSecrets:
+    redactor: Final = Redactor({})
+
+    def get(self, name: str) -> str | None:  # noqa: ARG002 - the port passes it
+        return None
+
+
+NO_SECRETS: Final[Secrets] = _NoSecrets()
 
 
 class Timer(Protocol):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from dagbok.domain import refs, schemas, values
 from dagbok.domain.execution import Execution
+from dagbok.domain.secrets import Redactor
 from dagbok.domain.values import JsonText
 from dagbok.errors import BadInput
 
@@ -31,8 +32,8 @@ class Resolved(NamedTuple):
     input: JsonText | None  # as stored; None where they are those of the plan
 
 
-def resolve(execution: Execution, position: int, *, max_bytes: int) -> Resolved:
-    """Return the params of a step with its references replaced.
+def resolve(execution: Execution, position: int, *, max_bytes: int, redactor: Redactor) -> Resolved:
+    """Return the params of a step with its references replaced. Secrets are still names.
 
     Raises:
         BadReference, TooLarge: See `refs.resolve`; `TooLarge` also for the whole of them.
@@ -43,7 +44,11 @@ def resolve(execution: Execution, position: int, *, max_bytes: int) -> Resolved:
         return Resolved(values.decode(values.encode(params)) if params else {}, None)
     results = execution.results(position, only=refs.named(params))
     resolved = execution.params(position, results, max_bytes=max_bytes)
-    return Resolved(resolved, values.encode(resolved, max_bytes=max_bytes))
+    input = values.encode(resolved, max_bytes=max_bytes)
+    # Results hold no value of a secret; that of one which was not known when they were written, or pieces put together
+    # here, would be stored now, or shown to a model.
+    redacted = redactor.json(input, max_bytes=max_bytes)
+    return Resolved(resolved if redacted is input else values.decode(redacted), redacted)
 
 
 def question(params: dict[str, Any]) -> Question:

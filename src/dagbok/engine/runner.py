@@ -1,7 +1,7 @@
 """One attempt: runs a tool's body, bounds its time, and turns whatever comes of it into an `Outcome`.
 
 Nothing a tool does reaches the loop: an exception, `sys.exit`, a value that is no JSON or too large, and a body that
-hangs each become an outcome of this attempt alone.
+hangs each become an outcome of this attempt alone. None of it holds the value of a secret.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dagbok.domain import values
 from dagbok.domain.call import NO_CHARGE, Call, Charge, Reply
+from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import AttemptOutcome
 from dagbok.domain.values import JsonText
 from dagbok.engine.containment import in_tool
@@ -40,7 +41,18 @@ class Outcome:
 class Attempt:
     """A running body. `done` is called once, on the loop, unless the attempt was dropped before."""
 
-    __slots__ = ("_clock", "_done", "_max_bytes", "_timeout", "_timeout_s", "call", "settled", "task", "tool")
+    __slots__ = (
+        "_clock",
+        "_done",
+        "_max_bytes",
+        "_redactor",
+        "_timeout",
+        "_timeout_s",
+        "call",
+        "settled",
+        "task",
+        "tool",
+    )
 
     def __init__(
         self,
@@ -50,6 +62,7 @@ class Attempt:
         clock: Clock,
         timeout_s: float,
         max_bytes: int,
+        redactor: Redactor,
         done: Callable[[Attempt, Outcome], None],
     ) -> None:
         self.call = call
@@ -60,6 +73,7 @@ class Attempt:
         self._clock = clock
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
+        self._redactor = redactor
         self._done = done
 
     def start(self) -> None:
@@ -105,44 +119,54 @@ class Attempt:
         except KeyboardInterrupt:
             raise
         except BaseException as exc:  # SystemExit and GeneratorExit too: no tool ends the program
-            return failure(exc)
+            return failure(exc, self._redactor)
         return self._succeeded(value)
 
     def _succeeded(self, value: object) -> Outcome:
         charge = NO_CHARGE
         try:
             if isinstance(value, Reply):
-                charge, value = value.charge, value.value
-            return Outcome(values.encode(value, max_bytes=self._max_bytes), charge=charge)
+                charge, value = _charge(value, self._redactor), value.value
+            result = values.encode(value, max_bytes=self._max_bytes)
+            return Outcome(self._redactor.json(result, max_bytes=self._max_bytes), charge=charge)
         except TooLarge as exc:
             message = f"The tool returned {exc.size:,} bytes; at most {exc.limit:,} are kept (max_result_bytes)."
             return Outcome(code="result_too_large", message=message, charge=charge)
         except BadInput as exc:
-            message = f"The tool returned what is not JSON. {exc.message}"
+            message = self._redactor.text(f"The tool returned what is not JSON. {exc.message}")
             return Outcome(code=exc.code, message=message, charge=charge)
         except Exception as exc:
-            return failure(exc)
+            return failure(exc, self._redactor)
 
 
-def failure(exc: BaseException) -> Outcome:
+def failure(exc: BaseException, redactor: Redactor) -> Outcome:
     """Return the outcome that an exception stands for; never raises."""
     try:
-        return _failure(exc)
+        return _failure(exc, redactor)
     except Exception as broken:  # an error whose own parts raise
         message = f"The tool failed with {type(exc).__name__}, which cannot be read ({type(broken).__name__})."
         return Outcome(code="tool_error", message=message)
 
 
-def _failure(exc: BaseException) -> Outcome:
+def _failure(exc: BaseException, redactor: Redactor) -> Outcome:
+    code = "tool_error"
     if isinstance(exc, DagbokError):
-        return Outcome(code=exc.code, message=values.clean(exc.message, MESSAGE_CHARS), detail=_detail(exc))
-    if isinstance(exc, SystemExit):
+        code, message = redactor.text(str(exc.code)), exc.message
+    elif isinstance(exc, SystemExit):
         message = f"The tool called sys.exit({exc.code!r}); a tool raises an exception to fail."
     else:
         message = f"{type(exc).__name__}: {_text(exc)}"
         if isinstance(exc, BaseExceptionGroup):
             message += ": " + "; ".join(f"{type(leaf).__name__}: {_text(leaf)}" for leaf in _leaves(exc)[:3])
-    return Outcome(code="tool_error", message=values.clean(message, MESSAGE_CHARS), detail=_detail(exc))
+    # Redacted before it is cut: a cut through a value would leave a part that nobody recognises.
+    message = values.clean(redactor.text(message), MESSAGE_CHARS)
+    return Outcome(code=code, message=message, detail=values.clean(redactor.text(_detail(exc)), DETAIL_CHARS))
+
+
+def _charge(reply: Reply, redactor: Redactor) -> Charge:
+    usage, cost_usd = redactor.value(dict(reply.usage or {})), redactor.value(reply.cost_usd)
+    model = None if reply.model is None else redactor.text(str(reply.model))
+    return replace(reply, usage=usage, cost_usd=cost_usd, model=model).charge
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -166,5 +190,4 @@ def _text(exc: BaseException) -> str:
 
 def _detail(exc: BaseException) -> str:
     frames = traceback.extract_tb(exc.__traceback__)[-TRACEBACK_FRAMES:]
-    text = "".join(traceback.format_list(frames)) + f"{type(exc).__name__}: {_text(exc)}"
-    return values.clean(text, DETAIL_CHARS)
+    return "".join(traceback.format_list(frames)) + f"{type(exc).__name__}: {_text(exc)}"

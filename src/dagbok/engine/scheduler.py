@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dagbok.domain import commands, values
+from dagbok.domain import commands, secrets, values
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import ExecutionId
@@ -24,7 +24,7 @@ from dagbok.domain.plan import HUMAN
 from dagbok.domain.records import Changes, Command
 from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
 from dagbok.engine import prepare
-from dagbok.engine.ports import Clock, Journal, Tools, ToolSpec
+from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools, ToolSpec
 from dagbok.engine.run import Run, settle
 from dagbok.engine.runner import Attempt, Outcome, failure
 from dagbok.engine.slots import Slots
@@ -44,13 +44,21 @@ class Scheduler:
     """Runs executions until they end or wait for a person."""
 
     def __init__(
-        self, journal: Journal, tools: Tools, clock: Clock, *, max_concurrency: int, max_result_bytes: int
+        self,
+        journal: Journal,
+        tools: Tools,
+        clock: Clock,
+        *,
+        max_concurrency: int,
+        max_result_bytes: int,
+        secrets: Secrets = NO_SECRETS,
     ) -> None:
         self.clock = clock
         self._journal = journal
         self._tools = tools
         self._slots: Slots[Run] = Slots(max_concurrency)
         self._max_bytes = max_result_bytes
+        self._secrets = secrets
         self._runs: dict[ExecutionId, Run] = {}
         self._dirty: dict[Run, None] = {}
         self._turn_due = False
@@ -178,7 +186,7 @@ class Scheduler:
                 self._slots.park(tool, run, position, execution.remaining(position))
                 run.queued += 1
                 return
-            resolved = prepare.resolve(execution, position, max_bytes=self._max_bytes)
+            resolved = prepare.resolve(execution, position, max_bytes=self._max_bytes, redactor=self._secrets.redactor)
             if tool is None:
                 self._ask(run, position, prepare.question(resolved.params))
             elif tool.timer:
@@ -186,25 +194,28 @@ class Scheduler:
             else:
                 self._begin(run, position, tool, resolved)
         except DagbokError as exc:
-            outcome = failure(exc)
+            outcome = failure(exc, self._secrets.redactor)
             execution.fail(position, outcome.code, outcome.message, self.clock.now_ms())
         except Exception as exc:
             log.exception("execution %s: step %s cannot start", execution.id, step.task.id)
-            outcome = failure(exc)
+            outcome = failure(exc, self._secrets.redactor)
             execution.fail(position, "engine_error", outcome.message, self.clock.now_ms(), detail=outcome.detail)
         self._changed(run)
 
     def _begin(self, run: Run, position: int, tool: ToolSpec, resolved: prepare.Resolved) -> None:
         execution = run.execution
-        execution.begin(position, self.clock.now_ms(), input=resolved.input)
         step = execution.steps[position]
+        if secrets.may_have(step.task.tool):
+            secrets.fill(step.task.tool_or_prompt.params, resolved.params, self._secrets.get)
+        execution.begin(position, self.clock.now_ms(), input=resolved.input)
 
         def done(attempt: Attempt, outcome: Outcome) -> None:
             self._finished(run, position, attempt, outcome)
 
         attempt = Attempt(
             self._call(run, position, resolved.params), tool, clock=self.clock,
-            timeout_s=step.task.timeout_seconds or tool.timeout_s, max_bytes=self._max_bytes, done=done,
+            timeout_s=step.task.timeout_seconds or tool.timeout_s, max_bytes=self._max_bytes,
+            redactor=self._secrets.redactor, done=done,
         )  # fmt: skip
         run.attempts[position] = attempt
         self._slots.take(tool)
@@ -218,8 +229,10 @@ class Scheduler:
         step = execution.steps[position]
         loop = asyncio.get_running_loop()
         number = step.attempt
+        redact = self._secrets.redactor.text
 
         def report(message: str, fraction: float | None) -> None:
+            message = redact(message)
             loop.call_soon_threadsafe(self._reported, run, position, number, message, fraction)
 
         synthesis = position == execution.synthesis
@@ -227,7 +240,7 @@ class Scheduler:
             execution.id, step.task.id, number, step.revision, params, execution.plan.original_request, step.task,
             lambda: execution.results(position), report,
             execution.plan.synthesis_plan if synthesis else "", execution.missing() if synthesis else (),
-            execution.look_up,
+            execution.look_up, redact,
         )  # fmt: skip
 
     def _ask(self, run: Run, position: int, question: prepare.Question) -> None:

@@ -75,7 +75,15 @@ class ToolContext:
             if math.isnan(fraction):
                 raise ValueError("progress: the fraction is NaN; give a number from 0 to 1, or None when it is unknown")
             fraction = min(1.0, max(0.0, fraction))
-        self.call.report(clean(str(message), MAX_MESSAGE_CHARS), fraction)
+        self.call.report(clean(self.redact(str(message)), MAX_MESSAGE_CHARS), fraction)
+
+    def redact(self, text: str) -> str:
+        """Return `text` with `[secret NAME]` in the place of each known secret.
+
+        The engine does so with all it is given. A tool needs it before it cuts text that may hold a secret: of half a
+        value nobody knows what it was.
+        """
+        return self.call.redact(text)
 
 
 def context_of(call: Call, *, tool: str, workspace: Path, egress: Egress) -> ToolContext:

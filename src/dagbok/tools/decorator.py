@@ -182,7 +182,7 @@ class _Body:
             try:
                 arguments = self.check(call.params)
             except ValidationError as exc:
-                raise inputs.misfit(self.name, self.schema, call.params, exc) from exc
+                raise inputs.misfit(self.name, self.schema, call.params, exc, call.redact) from exc
         if self.context is not None:
             arguments[self.context] = context_of(call, tool=self.name, workspace=home.workspace, egress=home.egress)
         if self.on_loop:

@@ -87,8 +87,17 @@ def read(
     return Inputs(schema, _checker(shape, rest, frozenset(fields), hidden), required, context)
 
 
-def misfit(tool: str, inputs: Mapping[str, Any], params: Mapping[str, Any], error: ValidationError) -> ToolError:
-    """Return `error` as `invalid_input`: each fault with the pointer of its place in `params`, and few words."""
+def misfit(
+    tool: str,
+    inputs: Mapping[str, Any],
+    params: Mapping[str, Any],
+    error: ValidationError,
+    redact: Callable[[str], str],
+) -> ToolError:
+    """Return `error` as `invalid_input`: each fault with the pointer of its place in `params`, and few words.
+
+    They are cut, so secrets are taken out by `redact` before.
+    """
     faults: list[dict[str, str]] = []
     for detail in error.errors(include_url=False, include_context=False, include_input=False):
         pointer = _pointer(params, detail["loc"], missing=detail["type"] == "missing")
@@ -99,7 +108,7 @@ def misfit(tool: str, inputs: Mapping[str, Any], params: Mapping[str, Any], erro
             message = "is no parameter" + (f" (did you mean {near[0]!r}?)" if near else "")
         else:
             message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        fault = {"pointer": pointer, "message": message[:300]}
+        fault = {"pointer": pointer, "message": redact(message)[:300]}
         if fault not in faults:
             faults.append(fault)
     named = "; ".join(f"{fault['pointer'] or 'params'}: {fault['message']}" for fault in faults[:MAX_FAULTS])

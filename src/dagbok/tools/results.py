@@ -34,5 +34,5 @@ def as_json(value: object, *, tool: str) -> Json:
         return pydantic_core.to_jsonable_python(value)
     except (ValueError, TypeError, RecursionError) as exc:
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        message = f"The tool {tool!r} returned a {kind.__name__} that is not JSON: {reason[:300]}."
+        message = f"The tool {tool!r} returned a {kind.__name__} that is not JSON: {reason}."
         raise ToolError(message, code="not_json") from exc

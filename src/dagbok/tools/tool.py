@@ -207,9 +207,5 @@ class Tool:
 
 def exited(name: str, exc: BaseException) -> ToolError:
     """Return what stands for an exception that must not reach the loop."""
-    what = (
-        f"called sys.exit({exc.code!r:.100})"
-        if isinstance(exc, SystemExit)
-        else f"raised {type(exc).__name__}: {exc!s:.300}"
-    )
+    what = f"called sys.exit({exc.code!r})" if isinstance(exc, SystemExit) else f"raised {type(exc).__name__}: {exc!s}"
     return ToolError(f"The tool {name!r} {what}; a tool must return or raise an ordinary exception.")
