@@ -299,6 +299,44 @@ def test_a_secret_that_is_gone_at_the_next_start_fails_its_step_with_a_way_out(d
     asyncio.run(main())
 
 
+def test_a_value_stored_before_it_was_a_secret_is_not_stored_again(database_url: str) -> None:
+    """Nor is one that references put together, nor one that somebody brings who does not know it."""
+    ask = {"action_type": "human", "tool_or_prompt": {"name": "human", "params": {"prompt": "Go on?"}}}
+    old = "{{ tasks.old.result[1] }}"
+    document = plan_of(
+        task("old", "echo", value="true-value-1"),
+        {"id": "ask", **ask},
+        task("again", "echo", "ask", value=old),
+        task("failing", "echo", "ask", value="{{ tasks.old.result[1] | abs(@) }}"),
+        task("parts", "echo", "ask", value="true-value-{{ tasks.old.result[1] | length(@) }}"),
+    )
+
+    async def main() -> None:
+        async with Dagbok(database_url, tools=[canary_tools.echo]) as dagbok:
+            submitted = await dagbok.submit(document)
+            await dagbok.wait(submitted.execution_id)
+        known = {"TOKEN": "true-value-1", "OTHER": "true-value-12"}
+        async with Dagbok(database_url, tools=[canary_tools.echo], secrets=known) as dagbok:
+            database = Database.open(database_url)
+            data = {"taskId": "ask", "answer": ["is true-value-1"]}
+            await asyncio.to_thread(
+                write_command, database, submitted.execution_id, "answer", data, "true-value-1", wait="ask#1"
+            )
+            database.close()
+            await dagbok.service._worker.hear()
+            execution = await dagbok.wait(submitted.execution_id)
+        assert execution["ask"].result == ["is [secret TOKEN]"]
+        assert (execution["again"].input, execution["again"].result) == (
+            {"value": "[secret TOKEN]"},
+            ["str", "[secret TOKEN]"],
+        )
+        assert execution["parts"].input == {"value": "[secret OTHER]"}
+        assert execution["failing"].error_code == "bad_reference"
+        assert "[secret TOKEN]" in (execution["failing"].error or "")
+
+    asyncio.run(main())
+
+
 def test_a_timer_does_not_read_a_secret(database_url: str) -> None:
     async def main() -> None:
         async with Dagbok(database_url, secrets={"SPAN": "12345"}) as dagbok:

@@ -15,7 +15,7 @@ from dagbok.domain.ids import Epoch, ExecutionId
 from dagbok.domain.plan import Plan, SubTask
 from dagbok.domain.records import Changes
 from dagbok.domain.states import Effect
-from dagbok.engine.ports import Timer
+from dagbok.engine.ports import NO_SECRETS, Secrets, Timer
 from dagbok.engine.scheduler import Scheduler
 
 
@@ -164,12 +164,23 @@ def execution(made: Plan, tools: FakeTools) -> Execution:
 class Bench:
     """A scheduler with all of the above."""
 
-    def __init__(self, *tools: FakeTool, max_concurrency: int = 1000, journal: FakeJournal | None = None) -> None:
+    def __init__(
+        self,
+        *tools: FakeTool,
+        max_concurrency: int = 1000,
+        journal: FakeJournal | None = None,
+        secrets: Secrets = NO_SECRETS,
+    ) -> None:
         self.clock = FakeClock()
         self.tools = FakeTools(*tools)
         self.journal = journal or FakeJournal()
         self.scheduler = Scheduler(
-            self.journal, self.tools, self.clock, max_concurrency=max_concurrency, max_result_bytes=1_000_000
+            self.journal,
+            self.tools,
+            self.clock,
+            max_concurrency=max_concurrency,
+            max_result_bytes=1_000_000,
+            secrets=secrets,
         )
 
     def add(self, made: Plan) -> Execution:

@@ -32,6 +32,7 @@ def make_call(
         request="",
         sub_task=SUB_TASK,
         report=report,
+        redact=str,
     )
     return Call(**fields)  # type: ignore[arg-type]  # the fields no tool of this folder reads are None
 

@@ -1,0 +1,60 @@
+"""The engine and secrets, without a store: who is given a value, and what it keeps of those who say it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dagbok.domain import values
+from dagbok.domain.call import Call
+from dagbok.domain.secrets import Redactor
+from dagbok.domain.states import StepStatus
+from engine.fakes import Bench, FakeTool, plan, quiet, task
+
+VALUE = "true-value-1"
+
+
+class OneSecret:
+    redactor = Redactor({"TOKEN": VALUE})
+
+    def get(self, name: str) -> str | None:
+        return VALUE if name == "TOKEN" else None
+
+
+@pytest.mark.parametrize(("tool", "given"), [("work", VALUE), ("inference", {"secret": "TOKEN"})])
+def test_a_model_is_given_the_name_even_by_a_plan_that_nobody_checked(tool: str, given: object) -> None:
+    async def main() -> None:
+        calls: list[Call] = []
+
+        async def body(call: Call) -> str:
+            calls.append(call)
+            return "done"
+
+        bench = Bench(FakeTool(tool, body), secrets=OneSecret())
+        execution = await bench.run(task(1, tool=tool, params={"prompt": {"secret": "TOKEN"}}))
+        (call,) = calls
+        assert call.params == {"prompt": given}
+        assert VALUE not in repr(call)
+        assert execution.steps[0].task.tool_or_prompt.params == {"prompt": {"secret": "TOKEN"}}
+        assert execution.steps[0].input is None, "the row falls back to the params of the plan"
+
+    asyncio.run(main())
+
+
+def test_whoever_reports_progress_gives_no_value_away() -> None:
+    async def main() -> None:
+        async def body(call: Call) -> None:
+            call.report(f"with {VALUE}", 0.5)
+            await asyncio.Event().wait()
+
+        bench = Bench(FakeTool("work", body), secrets=OneSecret())
+        execution = bench.add(plan(task(1, params={"token": {"secret": "TOKEN"}})))
+        await quiet()
+        step = execution.steps[0]
+        assert step.status is StepStatus.RUNNING
+        assert step.progress is not None
+        assert values.decode(step.progress)["message"] == "with [secret TOKEN]"
+        await bench.scheduler.close(0)
+
+    asyncio.run(main())
