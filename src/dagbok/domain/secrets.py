@@ -130,7 +130,10 @@ class Redactor:
 
     def find(self, value: Json) -> Iterator[tuple[Path, str]]:
         """Yield each place of a secret's value in `value`, with the name; what a key holds is at its object."""
-        stack: list[tuple[Path, Any]] = [((), value)] if self._known else []
+        # One search over all of it is a tenth of the work of looking at each place.
+        if not self._known or not self._suspects(values.encode(value)):
+            return
+        stack: list[tuple[Path, Any]] = [((), value)]
         while stack:
             path, item = stack.pop()
             if isinstance(item, dict):
