@@ -23,6 +23,7 @@ from strategies import json_values
 
 AWKWARD = "a\"b\\c é𝄞\n<&'%/+=~{d}.*"
 TOKEN = "sk-Zq8/vT+3xY=0aB"
+HOOK = "/services/T024BE7LD/XmZ0qLr8Jf2kP0qLmZr7"
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END KEY-----\n"
 
 
@@ -161,6 +162,19 @@ def test_the_lines_of_a_key_are_secret_each_and_its_boundaries_are_not() -> None
     assert redactor.text("> hkiG9w0BAQEFAASC") == "> [secret KEY]"
     assert redactor.text("-----BEGIN KEY-----") == "-----BEGIN KEY-----"
     assert redactor.text("line and second-line") == "line and [secret SHORT]"
+
+
+@pytest.mark.parametrize(
+    ("secret", "text", "clean"),
+    [
+        (f"https://hooks.example{HOOK}?v=1", f"POST {HOOK} fails", "POST [secret URL] fails"),
+        ("https://api.example/v1?key=abcdef123456&q=1", "GET /v1?key=abcdef123456", "GET /v1?key=[secret URL]"),
+        ("postgresql://me:pass-word@db/production", "pass-word of /production", "[secret URL] of /production"),
+    ],
+    ids=["path-of-a-webhook", "key-in-the-query", "password"],
+)
+def test_what_is_secret_of_a_url_is_found_without_the_rest_of_it(secret: str, text: str, clean: str) -> None:
+    assert Redactor({"URL": secret}).text(text) == clean
 
 
 def test_keys_that_become_the_same_are_all_kept() -> None:

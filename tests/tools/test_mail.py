@@ -480,8 +480,8 @@ def test_half_a_configuration_is_told_at_the_start(settings: Settings, named: st
 
 
 def test_the_settings_do_not_show_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAGBOK_SMTP_URL", "smtp://u:secret@h")
+    monkeypatch.setenv("DAGBOK_SMTP_URL", "smtp://u:hidden@h")
     settings = Settings()
     assert settings.smtp_url is not None
-    assert settings.smtp_url.get_secret_value() == "smtp://u:secret@h"
-    assert "secret" not in repr(settings)
+    assert settings.smtp_url.get_secret_value() == "smtp://u:hidden@h"
+    assert "hidden" not in repr(settings)

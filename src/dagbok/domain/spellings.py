@@ -26,6 +26,11 @@ SIGN_CHARS = 4
 _TOKEN = re.compile(r"\\+|\w+|.", re.ASCII | re.DOTALL)
 _PLAIN = re.compile(r"\w+", re.ASCII)
 _PEM_BOUNDARY = re.compile(r"-----(?:BEGIN|END) [A-Z0-9 ]+-----")
+_URL = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*+://(?:(?P<user>[^/?#@]*+)@)?[^/?#]*+(?P<path>[^?#]*+)(?:\?(?P<query>[^#]*+))?(?:#.*)?",
+    re.DOTALL,
+)
+_TOKEN_CHARS = 16  # of a segment of a path, from which on it is taken for a key
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "\v": "v", "\a": "a"}
 _SLASHES = r"\\{1,31}+"  # what escaping puts before a character, five times over
 
@@ -39,19 +44,29 @@ class Spelling(NamedTuple):
 
 
 def spellings(value: str) -> Iterator[Spelling]:
-    """Yield all that `value` is looked for by: itself, its lines if it has several, its base64 and its hex."""
+    """Yield all that `value` is looked for by: itself, the parts of it that tell enough, its base64 and its hex."""
     value = value.strip()
     yield _written(value)
-    lines = {line.strip() for line in value.splitlines()} - {value}
-    for line in sorted(lines):
-        # The boundaries of a PEM file are the same in all of them.
-        if len(line) >= LONG_BYTES and not _PEM_BOUNDARY.fullmatch(line):
-            yield _written(line)
+    for part in sorted({part for part in _parts(value) if len(part) >= LONG_BYTES} - {value}):
+        yield _written(part)
     data = value.encode()
     if len(data) >= LONG_BYTES:
         yield from _base64(data)
         for digits in dict.fromkeys((data.hex(), data.hex().upper())):
             yield Spelling(digits, digits, len(digits))
+
+
+def _parts(value: str) -> Iterator[str]:
+    """Yield the lines of a value, or what is secret of a URL: messages show URLs without their query."""
+    if len(lines := value.splitlines()) > 1:
+        # The boundaries of a PEM file are the same in all of them.
+        yield from (line.strip() for line in lines if not _PEM_BOUNDARY.fullmatch(line.strip()))
+    elif found := _URL.fullmatch(value):
+        yield (found["user"] or "").partition(":")[2]
+        yield from (pair.partition("=")[2] for pair in (found["query"] or "").split("&"))
+        # That of a webhook; "/production" is no secret, and would be hidden everywhere.
+        if any(len(segment) >= _TOKEN_CHARS for segment in found["path"].split("/")):
+            yield found["path"]
 
 
 def compile_signs(signs: Iterable[str]) -> re.Pattern[str]:

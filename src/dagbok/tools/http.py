@@ -29,6 +29,7 @@ from dagbok.tools.request import SAFE_METHODS
 
 MAX_RETRY_AFTER_S: Final = 86_400.0
 _MESSAGE_CHARS: Final = 300  # of the body of an answer that is an error
+_LOOKED_AT_CHARS: Final = 16 * 1024
 _LONG: Final = 2**18  # bytes of a body that take long enough to read to keep the loop waiting
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _TEXT_ENDINGS: Final = ("/xml", "+xml", "/javascript", "/x-www-form-urlencoded")
@@ -128,7 +129,7 @@ async def http_request(
     )
     good = range(200, 300 if follow_redirects else 400) if ok is None else ok
     if answer.status not in good:
-        raise failure(method, answer)
+        raise failure(context, method, answer)
     found = await asyncio.to_thread(_body, answer) if len(answer.content) > _LONG else _body(answer)
     # The query may hold a key, which has no place in a diary.
     where = answer.url.partition("?")[0]
@@ -171,15 +172,16 @@ async def send_webhook(
         "POST", url, headers=sent, content=content, timeout_s=timeout_seconds, redirects=False
     )
     if not 200 <= answer.status < 300:
-        raise failure("POST", answer)
+        raise failure(context, "POST", answer)
     return {"status": answer.status, "id": message_id}
 
 
-def failure(method: str, answer: Fetched) -> ToolError:
+def failure(context: ToolContext, method: str, answer: Fetched) -> ToolError:
     """Return the error that an answer without success stands for: a code by its class, and how its body begins."""
     status = answer.status
-    text = answer.text()[: 4 * _MESSAGE_CHARS] if _is_text(answer) else ""
-    begin = " ".join(text.split())[:_MESSAGE_CHARS]
+    text = answer.text()[:_LOOKED_AT_CHARS] if _is_text(answer) else ""
+    # Servers quote what they refuse. Redacted before it is cut: of half a secret nobody knows what it was.
+    begin = " ".join(context.redact(text).split())[:_MESSAGE_CHARS]
     where = urls.read(answer.url).shown
     message = f"{method} {where} answers {status} {_PHRASES.get(status, '')}".rstrip() + (
         f": {begin}" if begin else "."

@@ -122,7 +122,7 @@ async def _read(
         "GET", url, headers={"Accept": _ACCEPT}, timeout_s=timeout_s, max_bytes=MAX_PAGE_BYTES
     )
     if not 200 <= answer.status < 300:
-        raise failure("GET", answer)
+        raise failure(context, "GET", answer)
     if not _is_html(answer):
         return _as_it_is(answer, max_chars)
     page = await reader.read(_decoded(answer), url=answer.url, max_chars=max_chars, max_links=max_links)

@@ -26,8 +26,12 @@ PREFIX: Final = "DAGBOK_SECRET_"
 MAX_FILE_BYTES: Final = 2**20
 MAX_VALUE_BYTES: Final = 64 * 1024
 
-#: The loggers of this package, each of which `Vault.guard` watches; a test compares.
-LOGGERS: Final = ("dagbok", "dagbok.api", "dagbok.cluster", "dagbok.engine", "dagbok.journal", "dagbok.tools.registry")
+#: The loggers of this package, each of which `Vault.guard` watches; a test compares. Not `dagbok.diary`, which says
+#: once more what was redacted before it was written.
+LOGGERS: Final = (
+    "dagbok", "dagbok.api", "dagbok.cli", "dagbok.cluster", "dagbok.engine", "dagbok.http", "dagbok.journal",
+    "dagbok.tools.registry",
+)  # fmt: skip
 
 # What every record has, and logging itself reads.
 _STANDARD: Final = logging.makeLogRecord({}).__dict__.keys()
