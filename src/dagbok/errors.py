@@ -163,7 +163,10 @@ class OutcomeUnknown(StoreError):
 
 
 class ToolError(DagbokError):
-    """The tool failed. Raise it inside a tool with `code=` to class the error."""
+    """The tool failed. Raise it inside a tool with `code=` to class the error.
+
+    Fields that the engine reads: `charge`, a `dagbok.domain.call.Charge`, is what the failed attempt cost.
+    """
 
     code = "tool_error"
 

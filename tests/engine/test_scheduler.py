@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
 
-from dagbok.domain.call import Call, Reply
+from dagbok.domain.call import Call, Charge, Reply
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import TaskId
 from dagbok.domain.records import Command
@@ -322,6 +323,35 @@ def test_usage_and_cost_of_model_calls_add_up_in_the_execution() -> None:
         assert done.header.cost_usd == 0.5
         assert bench.journal.appended[-1].header.total_cost_usd == 0.5
         assert done.steps[0].model == "offline:extractive"
+
+    asyncio.run(main())
+
+
+def test_what_a_failed_attempt_has_cost_counts_too() -> None:
+    async def main() -> None:
+        async def asks(call: Call) -> object:
+            usage = {"requests": 2, "inputTokens": math.nan}  # what is no number is left out and fails nothing
+            raise ToolError("no", code="invalid_output", charge=Charge(usage, 0.5, "openai:gpt-x"))
+
+        bench = Bench(FakeTool("work", asks))
+        done = await bench.run(task("a"))
+        assert _error(done, "a") == "invalid_output"
+        assert (done.header.usage, done.header.cost_usd) == ({"requests": 2}, 0.5)
+        assert done.steps[0].model == "openai:gpt-x"
+        (attempt,) = [row for changes in bench.journal.appended for row in changes.attempts]
+        assert (attempt.usage, attempt.cost_usd) == ('{"requests":2}', 0.5)
+
+    asyncio.run(main())
+
+
+def test_a_charge_that_is_none_costs_nothing() -> None:
+    async def main() -> None:
+        async def asks(call: Call) -> object:
+            raise ToolError("no", charge="much")
+
+        bench = Bench(FakeTool("work", asks))
+        done = await bench.run(task("a"))
+        assert (_error(done, "a"), done.header.usage) == ("tool_error", {})
 
     asyncio.run(main())
 

@@ -59,6 +59,12 @@ class Charge(NamedTuple):
     cost_usd: float | None = None  # None: unknown, which is not 0
     model: str | None = None
 
+    def kept(self) -> Charge:
+        """Return it as far as it is one: an amount that is no finite number is left out and loses no result."""
+        usage = {name: amount for name, amount in (self.usage or {}).items() if _is_amount(amount) and _is_name(name)}
+        model = None if self.model is None else values.clean(str(self.model), 200)
+        return Charge(usage or None, self.cost_usd if _is_amount(self.cost_usd) else None, model)
+
 
 #: What an attempt costs that calls no model.
 NO_CHARGE = Charge()
@@ -78,10 +84,8 @@ class Reply:
 
     @property
     def charge(self) -> Charge:
-        """The cost as far as it is one: an amount that is no finite number is left out and loses no result."""
-        usage = {name: amount for name, amount in (self.usage or {}).items() if _is_amount(amount) and _is_name(name)}
-        model = None if self.model is None else values.clean(str(self.model), 200)
-        return Charge(usage or None, self.cost_usd if _is_amount(self.cost_usd) else None, model)
+        """What it cost, as the tool says it."""
+        return Charge(self.usage, self.cost_usd, self.model)
 
 
 def _is_amount(value: object) -> bool:

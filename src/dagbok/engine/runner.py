@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dagbok.domain import values
 from dagbok.domain.call import NO_CHARGE, Call, Charge, Reply
@@ -126,7 +126,7 @@ class Attempt:
         charge = NO_CHARGE
         try:
             if isinstance(value, Reply):
-                charge, value = _charge(value, self._redactor), value.value
+                charge, value = _charge(value.charge, self._redactor), value.value
             result = values.encode(value, max_bytes=self._max_bytes)
             return Outcome(self._redactor.json(result, max_bytes=self._max_bytes), charge=charge)
         except TooLarge as exc:
@@ -149,9 +149,11 @@ def failure(exc: BaseException, redactor: Redactor) -> Outcome:
 
 
 def _failure(exc: BaseException, redactor: Redactor) -> Outcome:
-    code = "tool_error"
+    code, charge = "tool_error", NO_CHARGE
     if isinstance(exc, DagbokError):
         code, message = redactor.text(str(exc.code)), exc.message
+        if isinstance(paid := exc.fields.get("charge"), Charge):  # what the attempt had cost when it failed
+            charge = _charge(paid, redactor)
     elif isinstance(exc, SystemExit):
         message = f"The tool called sys.exit({exc.code!r}); a tool raises an exception to fail."
     else:
@@ -160,13 +162,14 @@ def _failure(exc: BaseException, redactor: Redactor) -> Outcome:
             message += ": " + "; ".join(f"{type(leaf).__name__}: {_text(leaf)}" for leaf in _leaves(exc)[:3])
     # Redacted before it is cut: a cut through a value would leave a part that nobody recognises.
     message = values.clean(redactor.text(message), MESSAGE_CHARS)
-    return Outcome(code=code, message=message, detail=values.clean(redactor.text(_detail(exc)), DETAIL_CHARS))
+    detail = values.clean(redactor.text(_detail(exc)), DETAIL_CHARS)
+    return Outcome(code=code, message=message, detail=detail, charge=charge)
 
 
-def _charge(reply: Reply, redactor: Redactor) -> Charge:
-    usage, cost_usd = redactor.value(dict(reply.usage or {})), redactor.value(reply.cost_usd)
-    model = None if reply.model is None else redactor.text(str(reply.model))
-    return replace(reply, usage=usage, cost_usd=cost_usd, model=model).charge
+def _charge(paid: Charge, redactor: Redactor) -> Charge:
+    usage, cost_usd = redactor.value(dict(paid.usage or {})), redactor.value(paid.cost_usd)
+    model = None if paid.model is None else redactor.text(str(paid.model))
+    return Charge(usage, cost_usd, model).kept()
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
