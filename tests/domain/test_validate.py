@@ -563,3 +563,41 @@ def test_the_plans_of_real_models_are_judged_sensibly() -> None:
     print(f"{total} plans, {faulty} with problems: {dict(counts)}")
     assert total == 987
     assert 0.17 < faulty / total < 0.9
+
+
+def asked_for(schema: Any, *, place: str) -> list[Problem]:
+    """Return the problems of a plan whose model call wants an answer in this shape."""
+    task: dict[str, Any] = {"id": "1", "action_type": "inference", "tool_or_prompt": {"name": "inference"}}
+    if place == "output_schema":
+        task["tool_or_prompt"]["params"] = {"prompt": "Go", "output_schema": schema}
+    else:
+        task["expected_output"] = schema
+    document = {"original_request": "r", "intent": {"primary": "p"}, "sub_tasks": [task]}
+    return check(document, {"inference": {"type": "object"}})
+
+
+@pytest.mark.parametrize(
+    ("place", "schema", "pointer"),
+    [
+        ("output_schema", {"type": "strange"}, "/tool_or_prompt/params/output_schema/type"),
+        ("output_schema", {"items": {"pattern": "a"}}, "/tool_or_prompt/params/output_schema/items/pattern"),
+        ("expected_output", {"type": "array", "items": {"$ref": "#/x"}}, "/expected_output/items/$ref"),
+        ("expected_output", '{"type": "array", "items": {"$ref": "#/x"}}', "/expected_output"),
+    ],
+)
+def test_the_shape_of_an_answer_of_a_model_is_checked_with_the_plan(place: str, schema: Any, pointer: str) -> None:
+    (problem,) = asked_for(schema, place=place)
+    assert (problem.code, problem.pointer) == ("bad_schema", f"/sub_tasks/0{pointer}")
+
+
+@pytest.mark.parametrize(
+    ("place", "schema"),
+    [
+        ("output_schema", {"type": "array"}),
+        ("output_schema", None),
+        ("expected_output", {"type": "a report", "pattern": "news"}),
+        ("expected_output", "{a list}"),
+    ],
+)
+def test_what_is_no_schema_or_a_good_one_is_no_problem(place: str, schema: Any) -> None:
+    assert asked_for(schema, place=place) == []

@@ -1,4 +1,4 @@
-"""JSON Schemas that come with a plan, for the answers of people: checked before anybody is asked.
+"""JSON Schemas that come with a plan, for the answers of people and models: checked before anybody is asked.
 
 A plan is written by a model, and its schema is applied on behalf of whoever answers. So it may name nothing outside
 itself, and hold no regular expression: one of those can keep a processor busy for years with thirty characters.
@@ -7,20 +7,53 @@ itself, and hold no regular expression: one of those can keep a processor busy f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from dagbok.domain.values import Json
+from dagbok.domain.values import Json, parse
+from dagbok.errors import BadInput
 
 #: A place in the schema, and what is wrong there.
 Fault = tuple[tuple[str | int, ...], str]
 
 _REGULAR_EXPRESSIONS = ("pattern", "patternProperties")
-_NAMED = ("properties", "$defs", "definitions", "dependentSchemas")  # keywords whose keys are names
-_VALUES = ("enum", "const", "examples", "default")  # keywords that hold values, and no schemas
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+NAMED: Final = ("properties", "$defs", "definitions", "dependentSchemas")  # keywords whose keys are names
+VALUES: Final = ("enum", "const", "examples", "default")  # keywords that hold values, and no schemas
+REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+
+
+def of_expected(expected: Json) -> dict[str, Any] | None:
+    """Return the JSON Schema that an `expected_output` is or spells; None where it is a description in other form.
+
+    Only what no description looks like counts: `type` with a type of JSON, `properties` of objects, a `$schema`, a
+    reference, or a list of alternatives.
+    """
+    if isinstance(expected, str):
+        if not expected.lstrip().startswith("{"):
+            return None
+        try:
+            expected = parse(expected)
+        except BadInput:  # a sentence that opens with a brace
+            return None
+    if not isinstance(expected, dict):
+        return None
+    kinds = expected.get("type")
+    named = kinds if isinstance(kinds, list) else [kinds]
+    properties = expected.get("properties")
+    clearly = (
+        (bool(named) and all(kind in _TYPES for kind in named))
+        or (isinstance(properties, dict) and all(isinstance(item, dict) for item in properties.values()))
+        or any(isinstance(expected.get(key), str) for key in ("$schema", "$ref"))
+        or any(_are_objects(expected.get(key)) for key in ("anyOf", "oneOf", "allOf"))
+    )
+    return expected if clearly else None
+
+
+def _are_objects(value: Json) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def faults(schema: Json) -> Iterator[Fault]:
@@ -42,14 +75,14 @@ def faults(schema: Json) -> Iterator[Fault]:
             for key, child in item.items():
                 if not names and (message := _refusal(schema, item, key)):
                     yield (*path, key), message
-                if names or key not in _VALUES:
-                    stack.append(((*path, key), child, not names and key in _NAMED))
+                if names or key not in VALUES:
+                    stack.append(((*path, key), child, not names and key in NAMED))
 
 
 def _refusal(schema: dict[str, Any], item: dict[str, Any], key: str) -> str | None:
     if key in _REGULAR_EXPRESSIONS:
         return f"`{key}` is not supported in the schema of an answer; list the values with `enum` instead"
-    if key in _REFERENCES and not _leads_somewhere(schema, item[key]):
+    if key in REFERENCES and not _leads_somewhere(schema, item[key]):
         return f"`{key}` leads nowhere; it may name a place of this schema, such as #/$defs/name"
     return None
 

@@ -300,16 +300,23 @@ class _Check:
         except Exception as exc:  # a schema that is none, a `$ref` into nothing, a pattern that is no regex, recursion
             message = f"the params cannot be checked with its schema: {_shorten(f'{type(exc).__name__}: {exc}')}"
             self._add("invalid_params", _ended(f"Sub-task {task.id!r}, tool {task.tool!r}: {message}"), *where)
-        if task.action_type == HUMAN:
+        if task.tool in (HUMAN, INFERENCE):
             self._answer_schema(position, task)
 
     def _answer_schema(self, position: int, task: SubTask) -> None:
-        schema = task.tool_or_prompt.params.get("schema")
+        params, place = task.tool_or_prompt.params, ["tool_or_prompt", "params"]
+        if task.tool == HUMAN:
+            schema, place = params.get("schema"), [*place, "schema"]
+        elif params.get("output_schema") is not None:
+            schema, place = params["output_schema"], [*place, "output_schema"]
+        else:
+            schema, place = schemas.of_expected(task.expected_output), ["expected_output"]
         if not isinstance(schema, dict) or any(_refers(text) for _, text in refs.walk(schema)):
             return  # absent, reported with the other params, or not decided yet
+        spelled = place == ["expected_output"] and isinstance(task.expected_output, str)  # nothing stands inside
         for path, fault in schemas.faults(schema):
             message = f"Sub-task {task.id!r}: the schema of the answer cannot be used: {fault}"
-            self._add("bad_schema", _ended(message), "sub_tasks", position, "tool_or_prompt", "params", "schema", *path)
+            self._add("bad_schema", _ended(message), "sub_tasks", position, *place, *(() if spelled else path))
 
     def _violations(self, task: SubTask) -> Iterator[SchemaViolation]:
         """Yield what breaks the tool's schema, leaving out what a reference may still put right."""
