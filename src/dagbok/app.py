@@ -30,7 +30,7 @@ from dagbok.engine.scheduler import Scheduler
 from dagbok.errors import BadInput, Conflict, Misconfigured, NotFound
 from dagbok.llm.extractive import HINT, NAME
 from dagbok.llm.inference import Inference, Synthesis
-from dagbok.llm.models import resolve
+from dagbok.llm.models import Models
 from dagbok.notify import transitions
 from dagbok.service import ClarificationNeeded, Diary, Options, Service, Submitted
 from dagbok.settings import Settings, load
@@ -132,14 +132,15 @@ class Dagbok:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         settings = self.settings
-        registry = make_registry(settings, self._tools)
+        models = Models(settings)
+        stack.push_async_callback(models.aclose)
+        registry = make_registry(settings, self._tools, models)
         stack.callback(registry.close)
         given = self._secrets
         vault = given if isinstance(given, Vault) else await asyncio.to_thread(Vault.load, settings, over=given)
         stack.callback(vault.guard(registry.names()))
         await stack.enter_async_context(registry.home.egress)
-        if settings.model != Settings.model_fields["model"].default:
-            await asyncio.to_thread(resolve, settings.model)  # a model that cannot work is told now, not by a step
+        await models.check()
         database = await asyncio.to_thread(
             Database.open, settings.database_url, synchronous=settings.sqlite_synchronous
         )
@@ -152,7 +153,7 @@ class Dagbok:
         journal = Journal(database, lock=self.lock)
         journal.start()
         stack.push_async_callback(journal.close)
-        tools = _EngineTools(registry, Synthesis(settings.model, settings.inference_timeout_s, settings.prompt_chars))
+        tools = _EngineTools(registry, Synthesis(models))
         scheduler = Scheduler(
             journal,
             tools,
@@ -311,8 +312,12 @@ def model_hint(model: str | None) -> str | None:
     return HINT if model in (NAME, NAME.partition(":")[0]) else None
 
 
-def make_registry(settings: Settings, tools: Iterable[Callable[..., Any] | Tool] = ()) -> Registry:
+def make_registry(
+    settings: Settings, tools: Iterable[Callable[..., Any] | Tool] = (), models: Models | None = None
+) -> Registry:
     """Return the tools of these settings: those that ship, installed ones, modules of the settings, and `tools`.
+
+    Without `models` of an engine the tools are there to be looked at, and `inference` is not to be called.
 
     Raises:
         Misconfigured: A module cannot be used, or two tools have one name.
@@ -331,8 +336,7 @@ def make_registry(settings: Settings, tools: Iterable[Callable[..., Any] | Tool]
         registry.load_module(module)
     for function in tools:
         registry.add(function)
-    inference = Inference(settings.model, settings.inference_timeout_s, settings.prompt_chars)
-    registry.add(_as_tool(inference))
+    registry.add(_as_tool(Inference(models or Models(settings))))
     return registry
 
 

@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     tools: Annotated[tuple[str, ...], NoDecode] = ()  #: modules with tools, comma-separated in the environment
     secrets_file: Path | None = None  #: more secrets beside DAGBOK_SECRET_*, readable by its owner alone
     model: str = "offline:extractive"  #: the model of `inference` and the synthesis
+    model_base_url: str | None = None  #: an OpenAI-compatible server; models named `openai...:NAME` are asked there
+    models: Annotated[tuple[str, ...], NoDecode] = ()  #: patterns of what `params.model` may name; none: any model
+    model_stream: bool = True  #: whether answers are streamed; not every server can
 
     max_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 64  #: attempts under way at once, in all
     tool_timeout_s: Annotated[float, Field(gt=0)] = 300.0  #: of an attempt, unless the tool or sub-task says otherwise
@@ -45,7 +48,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"  #: of the lines that the server logs
     log_format: Literal["auto", "json", "text"] = "auto"  #: text is for people; auto: text on a terminal, else json
 
-    @field_validator("egress_allow", "tools", "allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("egress_allow", "tools", "models", "allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -10,8 +10,21 @@ from dagbok.domain.ids import SYNTHESIS, ExecutionId, TaskId
 from dagbok.domain.plan import SubTask
 from dagbok.domain.refs import resolve
 from dagbok.domain.values import Json
+from dagbok.llm.inference import Inference
+from dagbok.llm.models import Models
+from dagbok.settings import Settings
 
 EXECUTION = ExecutionId("dag-exec_1")
+
+
+def models(model: str = "offline", **settings: Any) -> Models:
+    """Return the models of an engine with these settings."""
+    return Models(Settings(model=model, **settings))
+
+
+def inference(model: str = "offline", **settings: Any) -> Inference:
+    """Return the tool of an engine with these settings."""
+    return Inference(models(model, **settings))
 
 
 def inference_call(

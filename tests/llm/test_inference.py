@@ -10,38 +10,44 @@ from pydantic_ai import ModelMessage, ModelResponse
 from pydantic_ai.messages import ModelRequest, TextPart, UserPromptPart
 from pydantic_ai.models import Model
 from pydantic_ai.models.function import AgentInfo, FunctionModel
-from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RequestUsage
 
 from dagbok.domain.call import Reply
 from dagbok.domain.states import Effect
 from dagbok.engine.ports import ToolSpec
 from dagbok.errors import BadInput, Misconfigured, ToolError
-from dagbok.llm import inference
 from dagbok.llm.extractive import NOTICE
 from dagbok.llm.inference import Inference, Synthesis
+from dagbok.llm.models import Models
 from dagbok.llm.prompts import SYNTHESIS_SYSTEM, inference_prompt
-from llm.calls import inference_call, lost, synthesis_call
+from llm.calls import inference, inference_call, lost, models, synthesis_call
 
 CALL = inference_call({"prompt": "Be brief", "temperature": 0.25, "max_tokens": 50, "seed": 7}, {"1": "Water rises."})
+ANY = inference("any:model", prompt_chars=20_000, model_stream=False)  # the models of these tests have no streams
 
 
 def use(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
-    monkeypatch.setattr(inference, "resolve", lambda _name: model)
+    async def get(_models: Models, _name: str | None = None) -> Model:
+        return model
+
+    monkeypatch.setattr(Models, "get", get)
 
 
 def respond(**fields: Any) -> FunctionModel:
     """A model that answers "done", with the usage given."""
-    return FunctionModel(
-        lambda _messages, _info: ModelResponse([TextPart("done")], usage=RequestUsage(**fields)), model_name="gpt-x"
-    )
+
+    def answer(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+        return ModelResponse([TextPart("done")], usage=RequestUsage(**fields), finish_reason="stop")
+
+    return FunctionModel(answer, model_name="gpt-x")
 
 
 def test_both_are_tools_as_the_engine_wants_them() -> None:
-    tools: list[ToolSpec] = [Inference("offline", 60, 20_000), Synthesis("offline", 90, 20_000)]
+    ours = models(inference_timeout_s=60)
+    tools: list[ToolSpec] = [Inference(ours), Synthesis(ours)]
     assert [(t.name, t.effect, t.timeout_s, t.max_concurrency, t.timer) for t in tools] == [
         ("inference", Effect.IDEMPOTENT, 60, None, False),
-        ("__synthesis__", Effect.IDEMPOTENT, 90, None, False),
+        ("__synthesis__", Effect.IDEMPOTENT, 60, None, False),
     ]
 
 
@@ -62,10 +68,10 @@ def test_the_model_is_asked_what_the_prompt_says_with_the_settings_of_the_params
 
     def look(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         seen.append((messages, info))
-        return ModelResponse([TextPart("done")])
+        return ModelResponse([TextPart("done")], finish_reason="stop")
 
     use(monkeypatch, FunctionModel(look))
-    reply = asyncio.run(Inference("any:model", 60, 20_000)(CALL))
+    reply = asyncio.run(ANY(CALL))
     ((messages, info),) = seen
     (request,) = messages
     assert isinstance(request, ModelRequest)
@@ -74,38 +80,44 @@ def test_the_model_is_asked_what_the_prompt_says_with_the_settings_of_the_params
     assert isinstance(part, UserPromptPart)
     assert part.content == prompt.text
     assert info.instructions == prompt.system
-    assert info.model_settings == {"temperature": 0.25, "max_tokens": 50, "seed": 7}
+    asked = {"temperature": 0.25, "max_tokens": 50, "seed": 7}
+    assert info.model_settings == asked | {"max_retries": 0, "timeout": 601.0}
     assert reply.value == "done"
 
 
 def test_the_reply_says_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, respond(input_tokens=120, output_tokens=30, cost=Decimal("0.0025")))
-    reply = asyncio.run(Inference("any:model", 60, 20_000)(CALL))
+    reply = asyncio.run(ANY(CALL))
     usage = {"requests": 1, "inputTokens": 120, "outputTokens": 30}
     assert reply == Reply("done", usage=usage, cost_usd=0.0025, model="function:gpt-x")
 
 
 def test_a_nul_in_an_answer_does_not_lose_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, FunctionModel(lambda _messages, _info: ModelResponse([TextPart("do\0ne")])))
-    assert asyncio.run(Inference("any:model", 60, 20_000)(CALL)).value == "done"
+    use(monkeypatch, FunctionModel(lambda _messages, _info: ModelResponse([TextPart("do\0ne")], finish_reason="stop")))
+    assert asyncio.run(ANY(CALL)).value == "do\\0ne"
 
 
 def test_a_price_nobody_knows_is_none_and_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, TestModel())
-    reply = asyncio.run(Inference("any:model", 60, 20_000)(CALL))
-    assert reply.value == "success (no tool calls)"
-    assert reply.model == "test:test"
+    use(monkeypatch, respond(input_tokens=120, output_tokens=30))
+    reply = asyncio.run(ANY(CALL))
+    assert reply.usage == {"requests": 1, "inputTokens": 120, "outputTokens": 30}
     assert reply.cost_usd is None
 
 
+def test_a_price_without_all_of_the_tokens_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, respond(input_tokens=120, unmeasured_requests=1, cost=Decimal(1)))
+    assert asyncio.run(ANY(CALL)).cost_usd is None
+
+
 def test_a_price_of_one_request_out_of_two_is_no_price(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty answer makes pydantic-ai ask again; both requests are paid for."""
+    """An answer that is not in shape is sent back; both requests are paid for."""
     replies = [
-        ModelResponse([], usage=RequestUsage(input_tokens=9, cost=Decimal(1))),
-        ModelResponse([TextPart("done")], usage=RequestUsage(input_tokens=9)),
+        ModelResponse([TextPart("no")], usage=RequestUsage(input_tokens=9, cost=Decimal(1)), finish_reason="stop"),
+        ModelResponse([TextPart('{"answer": 1}')], usage=RequestUsage(input_tokens=9), finish_reason="stop"),
     ]
     use(monkeypatch, FunctionModel(lambda _messages, _info: replies.pop(0)))
-    reply = asyncio.run(Inference("any:model", 60, 20_000)(CALL))
+    reply = asyncio.run(ANY(inference_call({"prompt": "Go", "output_schema": {"type": "integer"}})))
+    assert reply.value == 1
     assert reply.usage == {"requests": 2, "inputTokens": 18, "outputTokens": 0}
     assert reply.cost_usd is None
 
@@ -118,10 +130,10 @@ def test_prices_come_from_the_price_list_of_pydantic_ai(monkeypatch: pytest.Monk
 
     def answer(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
         usage = RequestUsage(input_tokens=1_000_000, output_tokens=0)
-        return ModelResponse([TextPart("done")], usage=usage, provider_name="openai")
+        return ModelResponse([TextPart("done")], usage=usage, provider_name="openai", finish_reason="stop")
 
     use(monkeypatch, Priced(answer, model_name="gpt-4o"))
-    reply = asyncio.run(Inference("any:model", 60, 20_000)(CALL))
+    reply = asyncio.run(ANY(CALL))
     assert reply.model == "openai:gpt-4o"
     assert reply.cost_usd is not None
     assert 0.5 < reply.cost_usd < 20
@@ -129,9 +141,9 @@ def test_prices_come_from_the_price_list_of_pydantic_ai(monkeypatch: pytest.Monk
 
 def test_a_task_may_name_its_own_model() -> None:
     call = inference_call({"prompt": "Go", "model": "offline"}, {"1": "Water rises."})
-    assert asyncio.run(Inference("nobody:has-this", 60, 20_000)(call)).model == "offline:extractive"
-    with pytest.raises(Misconfigured, match="Unknown model"):
-        asyncio.run(Inference("nobody:has-this", 60, 20_000)(CALL))
+    assert asyncio.run(inference("nobody:has-this")(call)).model == "offline:extractive"
+    with pytest.raises(Misconfigured, match="cannot be used"):
+        asyncio.run(inference("nobody:has-this")(CALL))
 
 
 @pytest.mark.parametrize(
@@ -141,13 +153,13 @@ def test_a_task_may_name_its_own_model() -> None:
 )  # fmt: skip
 def test_a_setting_that_cannot_be_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(BadInput, match=f"`{name}`"):
-        asyncio.run(Inference("offline", 60, 20_000)(inference_call({"prompt": "Go", name: value})))
+        asyncio.run(inference(prompt_chars=20_000)(inference_call({"prompt": "Go", name: value})))
 
 
 def test_progress_says_who_is_asked_and_what_was_cut() -> None:
     reports: list[str] = []
-    asyncio.run(Inference("offline", 60, 20_000)(inference_call({"prompt": "Go"}, {"1": "x"}, reports=reports)))
-    asyncio.run(Inference("offline", 60, 2_000)(inference_call({"prompt": "Go"}, {"1": "x" * 9_000}, reports=reports)))
+    asyncio.run(inference(prompt_chars=20_000)(inference_call({"prompt": "Go"}, {"1": "x"}, reports=reports)))
+    asyncio.run(inference(prompt_chars=2_000)(inference_call({"prompt": "Go"}, {"1": "x" * 9_000}, reports=reports)))
     assert reports[0] == "asking offline:extractive"
     assert reports[1].startswith("asking offline:extractive; not shown whole: the result of task 1: ")
     assert reports[1].endswith(" of 9,000 characters shown")
@@ -158,16 +170,16 @@ def test_the_synthesis_is_asked_its_own_way(monkeypatch: pytest.MonkeyPatch) -> 
 
     def look(_messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         seen.append(info.instructions)
-        return ModelResponse([TextPart("done")])
+        return ModelResponse([TextPart("done")], finish_reason="stop")
 
     use(monkeypatch, FunctionModel(look))
-    asyncio.run(Synthesis("any:model", 60, 20_000)(synthesis_call({"1": "Water rises."})))
+    asyncio.run(Synthesis(ANY.models)(synthesis_call({"1": "Water rises."})))
     assert seen == [SYNTHESIS_SYSTEM]
 
 
 def test_the_offline_synthesis_names_the_model_and_how_to_set_another() -> None:
     call = synthesis_call({"1": "Water rises."}, missing=(lost("2", error="no"),))
-    reply = asyncio.run(Synthesis("offline", 60, 20_000)(call))
+    reply = asyncio.run(Synthesis(models())(call))
     assert isinstance(reply.value, str)
     assert reply.value.endswith(NOTICE)
     assert "**Task 2** failed: no" in reply.value
@@ -184,7 +196,7 @@ def test_a_cancelled_call_is_cancelled_and_not_failed(monkeypatch: pytest.Monkey
             raise AssertionError
 
         use(monkeypatch, FunctionModel(wait))
-        task = asyncio.ensure_future(Inference("any:model", 60, 20_000)(CALL))
+        task = asyncio.ensure_future(ANY(CALL))
         await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -199,6 +211,6 @@ def test_a_failed_call_is_a_tool_error_with_its_cause(monkeypatch: pytest.Monkey
 
     use(monkeypatch, FunctionModel(fail, model_name="gpt-x"))
     with pytest.raises(ToolError, match="No answer from function:gpt-x: reset by peer") as caught:
-        asyncio.run(Inference("any:model", 60, 20_000)(CALL))
+        asyncio.run(ANY(CALL))
     assert caught.value.code == "unavailable"
     assert isinstance(caught.value.__cause__, ConnectionResetError)

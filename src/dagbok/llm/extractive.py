@@ -25,7 +25,7 @@ NAME: Final = f"{PROVIDER}:{MODEL}"
 HINT: Final = (
     "For answers that are written and not only quoted, set a model, such as DAGBOK_MODEL=openai:gpt-5 or --model "
     "openai:gpt-5, with its key in the environment (OPENAI_API_KEY) and its package installed "
-    '(pip install "pydantic-ai-slim[openai]").'
+    "(pip install 'dagbok[openai]')."
 )
 NOTICE: Final = (
     f"*Quoted from the results by the built-in offline model `{NAME}`, which writes nothing of its own. {HINT}*"

@@ -5,14 +5,24 @@ unavailable     the provider or the way to it fails; the same call may succeed l
 refused         the key, the account or a content filter says no; only a person can change that
 invalid_input   the provider does not take this request (too long, unknown model, a setting it does not know)
 tool_error      the model answered, but with nothing usable
+
+The words of a provider are kept as they are, cut, and without any key: some servers send back the one they were given.
 """
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
 import httpx2
 from pydantic_ai import exceptions as ai
 
+from dagbok.domain.values import clean
 from dagbok.errors import ToolError
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model
 
 _LONGEST = 600  # of a provider's own words; some answer with a web page
 
@@ -31,26 +41,6 @@ _CODES: tuple[tuple[type[BaseException], str], ...] = (
 )
 _STATUS = {401: "refused", 402: "refused", 403: "refused", 408: "unavailable", 429: "rate_limited"}
 
-#: What `to_tool_error` understands. Anything else is a fault of ours and passes through.
-CAUGHT = (ai.AgentRunError, ai.UserError, ai.FallbackExceptionGroup, httpx2.TransportError, OSError)
-
-
-def to_tool_error(exc: BaseException, model: str) -> ToolError:
-    """Return the ToolError that says what `exc` means. Fields: `model`; where known, `status` and `retry_after_s`."""
-    while isinstance(exc, ai.FallbackExceptionGroup):
-        exc = exc.exceptions[-1]
-    code = next((code for kind, code in _CODES if isinstance(exc, kind)), "tool_error")
-    fields: dict[str, object] = {"model": model}
-    if isinstance(exc, ai.ModelHTTPError):
-        fields["status"] = exc.status_code
-        code = code or _STATUS.get(exc.status_code, "unavailable" if exc.status_code >= 500 else "invalid_input")
-    if isinstance(exc, ai.ModelAPIError) and exc.retry_after is not None:
-        fields["retry_after_s"] = exc.retry_after
-    words = " ".join(str(exc).split()) or type(exc).__name__
-    words = words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"
-    return ToolError(f"{_SAID[code]} {model}: {words}", code=code, **fields)
-
-
 _SAID = {
     "rate_limited": "Too many requests to",
     "unavailable": "No answer from",
@@ -58,3 +48,68 @@ _SAID = {
     "invalid_input": "The request was not accepted by",
     "tool_error": "No usable answer from",
 }
+
+#: Where a provider reads its key, unless it is PROVIDER_API_KEY.
+_KEYS: Final = {
+    "bedrock": "the AWS credentials",
+    "cohere": "CO_API_KEY",
+    "google": "GEMINI_API_KEY or GOOGLE_API_KEY",
+    "google-cloud": "the Google Cloud credentials",
+    "huggingface": "HF_TOKEN",
+    "openai-compatible": "OPENAI_API_KEY",
+}
+_SECRET = ("_KEY", "_TOKEN")  # how the names of variables end that hold one
+_LEAST_SECRET = 8  # characters; hiding shorter values would blacken ordinary words
+
+
+def to_tool_error(exc: BaseException, model: Model) -> ToolError:
+    """Return the ToolError that says what `exc` means. Fields: `model`; where known, `status` and `retry_after_s`."""
+    while isinstance(exc, ai.FallbackExceptionGroup):
+        exc = exc.exceptions[-1]
+    code = next((code for kind, code in _CODES if isinstance(exc, kind)), "tool_error")
+    fields: dict[str, object] = {"model": model.model_id}
+    if isinstance(exc, ai.ModelHTTPError):
+        fields["status"] = exc.status_code
+        code = code or _STATUS.get(exc.status_code, "unavailable" if exc.status_code >= 500 else "invalid_input")
+    if isinstance(exc, ai.ModelAPIError) and exc.retry_after is not None:
+        fields["retry_after_s"] = exc.retry_after
+    return ToolError(f"{_SAID[code]} {model.model_id}: {_explained(exc, model)}", code=code, **fields)
+
+
+def _explained(exc: BaseException, model: Model) -> str:
+    words = _words(exc)
+    if isinstance(exc, ai.ModelAuthenticationError):
+        provider = model.model_id.partition(":")[0]
+        key = _KEYS.get(provider) or f"{provider.upper().replace('-', '_')}_API_KEY"
+        return f"check {key} and what it may use. {words}"
+    if isinstance(exc, ai.ModelNotFoundError):
+        return f"it has no model {model.model_name!r}, or {address(model)} is not the address of its API. {words}"
+    if isinstance(exc, ai.ModelConnectionError):
+        if exc.phase == "connect":
+            return f"no connection to {address(model)} ({_root(exc)}); is it running there?"
+        return f"the connection broke: {_root(exc)}"
+    if not isinstance(exc, (ai.AgentRunError, ai.UserError, OSError, httpx2.TransportError)):
+        return f"its answer cannot be read ({type(exc).__name__}: {words})"
+    return words
+
+
+def _words(exc: BaseException) -> str:
+    text = str(exc)
+    for name, value in os.environ.items():
+        if name.endswith(_SECRET) and len(value) >= _LEAST_SECRET:
+            text = text.replace(value, "***")
+    return clean(" ".join(text.split()) or type(exc).__name__, _LONGEST)
+
+
+def _root(exc: BaseException) -> str:
+    """Return the words of the first cause: those above it only say that something failed."""
+    while (cause := exc.__cause__ or exc.__context__) is not None:
+        exc = cause
+    return _words(exc)
+
+
+def address(model: Model) -> str:
+    """Return where the model is asked, without credentials."""
+    parts = urlsplit(model.base_url or "")
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}".rstrip("/") if host else "its provider"

@@ -5,7 +5,6 @@ Both say what they cost: requests and tokens, US dollars where the price is know
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,12 +14,13 @@ from dagbok.domain.ids import SYNTHESIS_TOOL
 from dagbok.domain.plan import INFERENCE
 from dagbok.domain.states import Effect
 from dagbok.errors import BadInput
-from dagbok.llm.models import resolve
+from dagbok.llm import shape
+from dagbok.llm.asking import LONGEST_ANSWER, Question
+from dagbok.llm.models import Models
 from dagbok.llm.prompts import Prompt, inference_prompt, synthesis_prompt
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
-    from pydantic_ai.run import AgentRunResult
     from pydantic_ai.settings import ModelSettings
 
 
@@ -36,24 +36,28 @@ class _ModelTool:
     timer: bool = False
     _prompt: Callable[[Call, int], Prompt]
 
-    def __init__(self, model: str, timeout_s: float, prompt_chars: int) -> None:
-        self.model = model  # the default; a call may name another in its params
-        self.timeout_s = timeout_s
-        self.prompt_chars = prompt_chars
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self.timeout_s = models.settings.inference_timeout_s
 
     async def __call__(self, call: Call) -> Reply:
-        """Ask the model and return its text, with usage, cost and the model's name.
+        """Ask the model and return its text, or its value where a schema is given, with usage, cost and its name.
 
         Raises:
             BadInput: A param that sets the model up has a value it cannot have.
             Misconfigured: The model cannot be used here; the message says what to do.
-            ToolError: The call failed; `dagbok.llm.faults` has the codes.
+            ToolError: The call failed; `dagbok.llm.faults` and `dagbok.llm.asking` have the codes.
         """
+        ours = self.models.settings
         name, settings = _settings(call.params)
-        model = await asyncio.to_thread(resolve, name or self.model)  # the first call imports for half a second
-        prompt = type(self)._prompt(call, self.prompt_chars)
-        call.report(_asking(model.model_id, prompt), None)
-        return await ask(model, prompt, settings)
+        wanted = shape.of(call)
+        model = await self.models.get(name)
+        settings = _bounded(settings, model, call.sub_task.timeout_seconds or self.timeout_s)
+        prompt = type(self)._prompt(call, ours.prompt_chars)
+        longest = min(LONGEST_ANSWER, ours.max_result_bytes)
+        call.report(_asking(model, prompt, settings), None)
+        question = Question(model, prompt, settings, call.report, stream=ours.model_stream, longest=longest)
+        return await (question.text() if wanted is None else question.value(wanted))
 
 
 class Inference(_ModelTool):
@@ -80,6 +84,10 @@ class Inference(_ModelTool):
             "temperature": {"type": "number", "minimum": 0, "maximum": 2},
             "max_tokens": {"description": "The longest answer, in tokens.", "type": "integer", "minimum": 1},
             "seed": {"type": "integer"},
+            "output_schema": {
+                "description": "JSON Schema of the answer; the result is then a value of that shape, and not text.",
+                "type": "object",
+            },
         },
         "additionalProperties": True,
     }
@@ -95,45 +103,27 @@ class Synthesis(_ModelTool):
     _prompt = staticmethod(synthesis_prompt)
 
 
-async def ask(model: Model, prompt: Prompt, settings: ModelSettings | None = None) -> Reply:
-    """Put one prompt to a model and return its text with what it cost.
-
-    Raises:
-        ToolError: The call failed; `dagbok.llm.faults` has the codes.
-    """
-    from pydantic_ai import Agent
-
-    from dagbok.llm.faults import CAUGHT, to_tool_error
-
-    agent = Agent(model, name="dagbok", instructions=prompt.system)
-    try:
-        result = await agent.run(prompt.text, model_settings=settings, infer_name=False)
-    except CAUGHT as exc:
-        raise to_tool_error(exc, model.model_id) from exc
-    usage = result.usage
-    return Reply(
-        value=result.output.replace("\0", ""),  # no database keeps it, and the answer is paid for
-        usage={"requests": usage.requests, "inputTokens": usage.input_tokens, "outputTokens": usage.output_tokens},
-        cost_usd=_cost(result),
-        model=model.model_id,
-    )
+def _asking(model: Model, prompt: Prompt, settings: ModelSettings) -> str:
+    ignored = [name for name in ("temperature", "max_tokens", "seed") if name in settings and not _takes(model, name)]
+    remarks = [f"it takes no {' and no '.join(ignored)}"] if ignored else []
+    if prompt.cut:
+        more = f" and {len(prompt.cut) - 3:,} more" if len(prompt.cut) > 3 else ""
+        remarks.append(f"not shown whole: {'; '.join(prompt.cut[:3])}{more}")
+    return "; ".join((f"asking {model.model_id}", *remarks))
 
 
-def _cost(result: AgentRunResult[str]) -> float | None:
-    """Return the sum over all responses, or None if the price of one is unknown: a part of a sum would pass for it."""
-    from pydantic_ai.messages import ModelResponse
-
-    usages = [message.usage for message in result.all_messages() if isinstance(message, ModelResponse)]
-    costs = [None if usage.unmeasured_requests else usage.cost for usage in usages]
-    known = [cost for cost in costs if cost is not None]
-    return float(sum(known)) if known and len(known) == len(costs) else None
+def _takes(model: Model, setting: str) -> bool:
+    return setting not in model.unsupported_settings
 
 
-def _asking(model: str, prompt: Prompt) -> str:
-    if not prompt.cut:
-        return f"asking {model}"
-    more = f" and {len(prompt.cut) - 3:,} more" if len(prompt.cut) > 3 else ""
-    return f"asking {model}; not shown whole: {'; '.join(prompt.cut[:3])}{more}"
+def _bounded(settings: ModelSettings, model: Model, timeout_s: float) -> ModelSettings:
+    """Return the settings with the bounds of an attempt: one request each, and no wait that outlasts it."""
+    bounded: ModelSettings = {**settings}
+    if _takes(model, "max_retries"):  # an SDK that tries again by itself hides attempts from the diary
+        bounded["max_retries"] = 0
+    if _takes(model, "timeout"):  # of one wait for data; the engine bounds the whole, and is to be the first
+        bounded["timeout"] = timeout_s + 1
+    return bounded
 
 
 def _settings(params: dict[str, Any]) -> tuple[str | None, ModelSettings]:

@@ -18,12 +18,13 @@ from typing import Final
 from dagbok.domain.call import Call
 from dagbok.domain.ids import TaskId
 from dagbok.domain.plan import SubTask
+from dagbok.domain.schemas import of_expected
 from dagbok.domain.values import Json
 from dagbok.llm.budget import halves, level
 from dagbok.llm.lifted import Part, lift, text_of
 
 #: Params of a model call that set the model up; the prompt does not repeat them.
-SETTINGS: Final = ("model", "temperature", "max_tokens", "seed")
+SETTINGS: Final = ("model", "temperature", "max_tokens", "seed", "output_schema")
 
 LEAST_CHARS: Final = 160  #: of a section that is shown at all, unless it is shorter; else it is left out
 LEAST_LIMIT: Final = 1000  #: of a whole prompt, as in `dagbok.settings`
@@ -86,7 +87,7 @@ def inference_prompt(call: Call, limit_chars: int) -> Prompt:
     """Return the prompt of a model call.
 
     `prompt` and `instructions` of the params are what to do, `text` and `input` are data, all others but `SETTINGS`
-    are given as JSON.
+    are given as JSON. An `expected_output` that is the schema of the answer reaches the model as such, and not twice.
 
     Args:
         call: The attempt; its params have their references replaced.
@@ -104,11 +105,12 @@ def inference_prompt(call: Call, limit_chars: int) -> Prompt:
         for name, value in params.items()
         if name not in (*SETTINGS, "prompt", "instructions", "text", "input")
     }
+    is_schema = params.get("output_schema") is None and of_expected(task.expected_output) is not None
     head = [
         Section("request", call.request),
         Section("task", task.description, {"id": call.task_id}),
         Section("instructions", told),
-        Section("expected_output", text_of(task.expected_output)),
+        Section("expected_output", "" if is_schema else text_of(task.expected_output)),
         Section("params", text_of(rest) if rest else ""),
     ]
     return _build(INFERENCE_SYSTEM, [*_filled(head), *given, *_results(results, parts, call.look_up)], limit_chars)
