@@ -27,7 +27,17 @@ class Header:
         self.usage: dict[str, float] = {}
         self.cost_usd: float | None = None  # None: no cost is known, which is not 0
         self.active_ms = 0  # the sum of its active periods, without the present one
+        self.updated_at = 0  # of the last commit
         self._active_since: int | None = None
+
+    def stamp(self, now_ms: int) -> int:
+        """Return the time of a commit: now, and always later than that of the one before it.
+
+        So `updated_at` tells two commits apart, though both came within a millisecond or the clock was set back, and
+        though neither wrote an event (progress does not). Who asks "has it changed?" goes by it.
+        """
+        self.updated_at = max(now_ms, self.updated_at + 1)
+        return self.updated_at
 
     def activate(self, now_ms: int) -> None:
         """Begin an active period."""
@@ -47,14 +57,14 @@ class Header:
             self.cost_usd = (self.cost_usd or 0.0) + charge.cost_usd
 
     def row(self, status: ExecutionStatus, tally: Tally, now_ms: int) -> HeaderRow:
-        """Return the columns as they are now."""
+        """Return the columns as they are now, for a commit."""
         return HeaderRow(
             status._value_, self.started_at, self.completed_at, self._active_until(now_ms),
             tally[StepStatus.COMPLETED], tally[StepStatus.FAILED], tally[StepStatus.WAITING],
             tally[StepStatus.SKIPPED], tally[StepStatus.RUNNING], self.final_result, self.synthesis_result,
             self.error, self.error_code, self.retry_count, self.last_retry_at,
             values.encode(self.usage) if self.usage else None, self.cost_usd, self.paused_at, self.deadline_at,
-            self.wake_at, now_ms,
+            self.wake_at, self.stamp(now_ms),
         )  # fmt: skip
 
     def load(self, row: HeaderRow) -> None:
