@@ -116,7 +116,7 @@ def test_a_command_waits_for_a_submission_that_is_durable_but_not_handed_over(da
         async with Dagbok(database_url, tools=[forever]) as dagbok:
             service = dagbok.service
             execution, new = service._prepare(_plan("forever"), Options())
-            await service._journal.create(new)
+            created = await service._journal.create(new)
             committed = asyncio.get_running_loop().create_future()
             arriving = asyncio.ensure_future(service._worker.submit(execution, committed))
             await asyncio.sleep(0)
@@ -125,7 +125,7 @@ def test_a_command_waits_for_a_submission_that_is_durable_but_not_handed_over(da
             row = service.reader.get_execution(execution.id)
             assert row is not None
             assert (row["epoch"], row["status"]) == (1, "pending")
-            committed.set_result(None)
+            committed.set_result(created)
             await arriving
             ended = await dagbok.wait(execution.id)
             assert ended.status is ExecutionStatus.CANCELLED

@@ -182,12 +182,21 @@ class Dagbok:
     # -- what a program does ----------------------------------------------------------------------------------------
 
     async def submit(
-        self, plan: Plan | Json | str | bytes, *, title: str | None = None, labels: dict[str, str] | None = None
+        self,
+        plan: Plan | Json | str | bytes,
+        *,
+        title: str | None = None,
+        labels: dict[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> Submitted:
         """Make a plan (a `Plan`, its JSON, or the text of that) an execution that is durable and runs.
 
+        With an `idempotency_key` (1-255 visible ASCII characters) the same call again returns the same execution,
+        `replayed`, also after a restart, until that is deleted.
+
         Raises:
             InvalidPlan: With every problem in `problems`.
+            IdempotencyKeyReused, IdempotencyInFlight: The key came with another plan; another call has it right now.
             MalformedJson, NotJson, TooLarge: Nothing was stored.
             Conflict: The plan asks for a clarification; the message holds the question.
         """
@@ -196,7 +205,8 @@ class Dagbok:
             options = wire.SubmitOptions(title=title, labels=labels)
         except ValidationError as exc:
             raise BadInput(f"The options cannot be used: {exc.errors()[0]['loc']}: {exc.errors()[0]['msg']}.") from exc
-        submitted = await self.service.submit(document, Options(title=options.title, labels=options.labels))
+        asked = Options(title=options.title, labels=options.labels)
+        submitted = await self.service.submit(document, asked, idempotency_key=idempotency_key)
         if isinstance(submitted, ClarificationNeeded):
             raise Conflict(
                 f"The plan needs a clarification first: {submitted.query}", clarification_query=submitted.query
@@ -204,10 +214,15 @@ class Dagbok:
         return submitted
 
     async def run(
-        self, plan: Plan | Json | str | bytes, *, title: str | None = None, labels: dict[str, str] | None = None
+        self,
+        plan: Plan | Json | str | bytes,
+        *,
+        title: str | None = None,
+        labels: dict[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> wire.Execution:
         """Submit a plan and return its execution once it has ended or waits for a person. Raises like `submit`."""
-        submitted = await self.submit(plan, title=title, labels=labels)
+        submitted = await self.submit(plan, title=title, labels=labels, idempotency_key=idempotency_key)
         return await self.wait(submitted.execution_id)
 
     async def wait(self, execution_id: str) -> wire.Execution:

@@ -8,8 +8,10 @@ DagbokError
 |   +-- InvalidPlan          a plan with problems, all of them at once
 |   +-- InvalidAnswer        an answer that does not fit its question
 |   +-- BadReference         a reference that cannot be read or resolved
+|   +-- IdempotencyKeyReused a key that came with another request before
 +-- NotFound                 no such execution, sub-step or tool
 +-- Conflict                 the state of the thing does not allow this now
+|   +-- IdempotencyInFlight  a request with this key is not answered yet
 +-- Misconfigured            a setting, a tool module or an environment that cannot work
 |   +-- DatabaseInUse        another engine owns this database: pid, command, URL
 |   +-- SchemaTooNew         a newer release wrote this database
@@ -102,6 +104,12 @@ class BadReference(BadInput):
     code = "bad_reference"
 
 
+class IdempotencyKeyReused(BadInput):
+    """The idempotency key came with another request before. Fields: `execution_id`, what that request made."""
+
+    code = "idempotency_key_reused"
+
+
 class NotFound(DagbokError):
     """There is no such thing."""
 
@@ -112,6 +120,12 @@ class Conflict(DagbokError):
     """The current state does not allow this."""
 
     code = "conflict"
+
+
+class IdempotencyInFlight(Conflict):
+    """A request with this idempotency key is under way; its answer is not known yet. Try again in a moment."""
+
+    code = "idempotency_in_flight"
 
 
 class Misconfigured(DagbokError):

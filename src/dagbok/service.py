@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from dagbok.domain.values import Json, JsonText
 from dagbok.errors import BadInput, Conflict, NotFound, OutcomeUnknown, StoreError, StoreUnavailable
 from dagbok.notify import transitions
 from dagbok.settings import Settings
+from dagbok.store.idempotency import Asked, Keys
 from dagbok.store.journal import Journal
 from dagbok.store.queries import Reader
 from dagbok.tools.registry import Registry
@@ -55,6 +56,10 @@ class Options:
     title: str | None = None
     labels: Mapping[str, str] | None = None
 
+    def given(self) -> dict[str, Json]:
+        """Return those that are asked for."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
@@ -64,6 +69,7 @@ class Submitted:
     dag_id: DagId
     original_request: str
     total_tasks: int
+    replayed: bool = False  #: an earlier request with the same idempotency key made it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,13 @@ class Diary:
         if not rows:
             self.execution(execution_id)  # a plan has sub-tasks: no rows means no execution
         return rows
+
+    def version(self, execution_id: str) -> tuple[int, int]:
+        """Return what tells one state of an execution from another, without reading it whole. Raises NotFound."""
+        version = self.reader.version(execution_id)
+        if version is None:
+            raise _no_execution(execution_id)
+        return version
 
     def details(self, execution_id: str, *, whole: bool = False) -> tuple[Row, Sequence[Row]]:
         """Return an execution and its sub-steps as they were at one moment; larger results as None unless `whole`.
@@ -168,6 +181,7 @@ class Service(Diary):
         self.redactor = redactor or Redactor({})  # of the secrets that plans may name
         self._journal = journal
         self._worker = worker
+        self._keys = Keys(reader)
         self._answered_at_s = float("-inf")  # when the database last answered whether it is there, by the loop's clock
 
     def check(self, plan: Json | Plan) -> list[Problem]:
@@ -175,7 +189,12 @@ class Service(Diary):
         return check(plan, self.registry.schemas(), self._limits, self.redactor)
 
     async def submit(
-        self, plan: Json | Plan, options: Options | None = None, *, large: bool = False
+        self,
+        plan: Json | Plan,
+        options: Options | None = None,
+        *,
+        large: bool = False,
+        idempotency_key: str | None = None,
     ) -> Submitted | ClarificationNeeded:
         """Make a plan an execution that is durable and about to run.
 
@@ -183,40 +202,62 @@ class Service(Diary):
             plan: The document, or a `Plan`.
             options: What is asked beside it.
             large: Whether the caller knows it to be large, though it has few sub-tasks: it is then checked in a thread.
+            idempotency_key: Where an execution was made with it, that one is returned and nothing is checked: what
+                was accepted once is not judged by the tools of today. The key is free again once it is deleted.
 
         Raises:
             InvalidPlan, TooLarge: Nothing was stored.
             BadInput: An option holds the value of a secret.
             NotJson: The options, or the query of a clarification, hold what no database does.
+            IdempotencyKeyReused, IdempotencyInFlight: The key came with another request; is under way.
+            BadInput: The key is none.
             StoreUnavailable: The database is away; nothing was stored.
-            StoreRejected, OutcomeUnknown: See `Journal.create`.
+            StoreRejected, OutcomeUnknown: See `Journal.create`; with a key, trying again decides right.
         """
         document = plan.document() if isinstance(plan, Plan) else plan
+        options = options or Options()
+        asked, row = await self._keys.find(idempotency_key, {"plan": document, "options": options.given()})
+        if row is not None:
+            return _replayed(row)
         if isinstance(document, dict) and document.get("clarification_needed") is True:
             query = document.get("clarification_query")
             values.check(query)
             return ClarificationNeeded(query if isinstance(query, str) else None)
         tasks = document.get("sub_tasks") if isinstance(document, dict) else None
         large = large or (isinstance(tasks, list) and len(tasks) >= LARGE_PLAN)
-        return await self._submit(document, options or Options(), large=large)
+        with self._keys.alone(asked):
+            return await self._submit(document, options, asked, large=large)
 
-    async def submit_dag(self, dag_id: str, options: Options | None = None) -> Submitted:
+    async def submit_dag(
+        self, dag_id: str, options: Options | None = None, *, idempotency_key: str | None = None
+    ) -> Submitted:
         """Run the plan of a stored dag once more. Raises NotFound, and as `submit`: tools may have changed since."""
+        options = options or Options()
+        asked, row = await self._keys.find(idempotency_key, {"dagId": dag_id, "options": options.given()})
+        if row is not None:
+            return _replayed(row)
         text = await asyncio.to_thread(self.reader.plan, dag_id) if dag_id.startswith("dag_") else None
         if text is None:
             raise NotFound(f"There is no dag {dag_id!r}.", dag_id=dag_id)
-        return await self._submit(values.decode(text), options or Options(), large=True, dag_id=DagId(dag_id))
+        with self._keys.alone(asked):
+            return await self._submit(values.decode(text), options, asked, large=True, dag_id=DagId(dag_id))
 
-    async def _submit(self, document: Json, options: Options, *, large: bool, dag_id: DagId | None = None) -> Submitted:
+    async def _submit(
+        self, document: Json, options: Options, asked: Asked | None, *, large: bool, dag_id: DagId | None = None
+    ) -> Submitted:
         if large:
             execution, new = await asyncio.to_thread(self._prepare, document, options, dag_id)
         else:
             execution, new = self._prepare(document, options, dag_id)
+        if asked is not None:
+            new = replace(new, idempotency_key=asked.key, request_hash=asked.request_hash)
         await self._ensure_available()
         written = self._journal.create(new)
         written.add_done_callback(partial(transitions.log_created, new))
         # A task of its own: a caller that goes away must not leave a durable execution that nobody runs.
         created = asyncio.ensure_future(self._worker.submit(execution, written))
+        if asked is not None:
+            self._keys.committing(asked, created)
         for _ in range(SUBMIT_PATIENCE_S):
             await asyncio.wait([created], timeout=1.0)
             if created.done() or not self.ready:
@@ -225,8 +266,10 @@ class Service(Diary):
             created.add_done_callback(lambda done: done.cancelled() or done.exception())
             message = f"The database does not answer; {new.id} runs if it is written after all. Look before you retry."
             raise OutcomeUnknown(message, execution_id=new.id)
-        created.result()
-        return Submitted(new.id, new.dag_id, new.original_request, new.total_tasks)
+        made = created.result()
+        if asked is not None and made.existing:  # another process was faster
+            asked.must_be(made.request_hash, made.execution_id)
+        return Submitted(made.execution_id, made.dag_id, new.original_request, new.total_tasks, made.existing)
 
     async def wait(self, execution_id: str) -> None:
         """Return once the execution ended or waits for a person; at once if it does not run here."""
@@ -355,6 +398,10 @@ class Service(Diary):
     def _effect(self, task: SubTask) -> Effect:
         tool = self.registry.get(task.tool)
         return Effect.PURE if task.tool == HUMAN or tool is None else tool.effect_of(task.tool_or_prompt.params)
+
+
+def _replayed(row: Row) -> Submitted:
+    return Submitted(row["id"], row["dag_id"], row["original_request"], row["total_tasks"], replayed=True)
 
 
 def new_id(prefix: str) -> str:

@@ -22,6 +22,7 @@ from dagbok.domain.states import Reason
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools
 from dagbok.engine.scheduler import Scheduler
 from dagbok.errors import DagbokError, NotFound, StoreError, StoreRejected
+from dagbok.store.batch import Created
 
 log = logging.getLogger("dagbok.cluster")
 
@@ -103,12 +104,17 @@ class LocalWorker:
 
     # -- owning -----------------------------------------------------------------------------------------------------
 
-    async def submit(self, execution: Execution, committed: Awaitable[object]) -> None:
-        """Run an execution that names this worker as its owner, once its submission is `committed`. Raises as that."""
+    async def submit(self, execution: Execution, committed: Awaitable[Created]) -> Created:
+        """Run an execution that names this worker as its owner, once its submission is `committed`. Raises as that.
+
+        Where its idempotency key has an execution already, nothing was written of this one, and it does not run.
+        """
         self._arriving.add(execution.id)
         try:
-            await committed
-            self._scheduler.add(execution)
+            created = await committed
+            if not created.existing:
+                self._scheduler.add(execution)
+            return created
         finally:
             self._arriving.discard(execution.id)
 

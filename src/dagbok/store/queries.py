@@ -111,10 +111,19 @@ class Reader:
             return row
 
     def find_idempotent(self, key: str) -> Row | None:
-        """Return the execution (id, dag_id, request_hash, status) that was created with this idempotency key."""
-        columns = dag_executions.c
-        query = select(columns.id, columns.dag_id, columns.request_hash, columns.status)
-        return self._row(query.where(columns.idempotency_key == key))
+        """Return the execution that was created with this idempotency key.
+
+        Its id, dag_id, request_hash, status, original_request and total_tasks.
+        """
+        of = dag_executions.c
+        query = select(of.id, of.dag_id, of.request_hash, of.status, of.original_request, of.total_tasks)
+        return self._row(query.where(of.idempotency_key == key))
+
+    def version(self, execution_id: str) -> tuple[int, int] | None:
+        """Return `last_event_seq` and `updated_at` of an execution: no two of its commits have both in common."""
+        of = dag_executions.c
+        row = self._row(select(of.last_event_seq, of.updated_at).where(of.id == execution_id))
+        return None if row is None else (row["last_event_seq"], row["updated_at"])
 
     def unfinished(self) -> list[Row]:
         """Return the executions that have not ended (id, status, title, owner, created_at), oldest first."""
