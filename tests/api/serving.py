@@ -112,7 +112,7 @@ class Server:
 
 
 @contextmanager
-def serving(database_url: str, folder: Path, **environment: str) -> Iterator[Server]:
+def serving(database_url: str, folder: Path, program: str = PROGRAM, **environment: str) -> Iterator[Server]:
     """Run a server until the end of the block, where it has to stop cleanly if it still runs."""
     module = folder / "api_tools.py"
     module.write_text(textwrap.dedent(TOOLS))
@@ -120,7 +120,7 @@ def serving(database_url: str, folder: Path, **environment: str) -> Iterator[Ser
     env = {name: value for name, value in os.environ.items() if not name.startswith("DAGBOK_")}
     env |= {"DAGBOK_DATABASE_URL": database_url, "DAGBOK_TOOLS": str(module), "DAGBOK_WORKSPACE": str(folder)}
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PROGRAM],
+        [sys.executable, "-W", "error", "-c", program],
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from api.serving import Server, serving
+from dagbok.api import guards
+from dagbok.api.app import create_app
+from dagbok.app import Dagbok
 
 TOOLS = "/api/v1/tools"
 
@@ -125,3 +130,38 @@ def test_a_header_without_end_is_refused(server: Server) -> None:
     except OSError:
         return  # cut off before all of it was sent
     assert status == 400
+
+
+@pytest.mark.parametrize(("patience_s", "status"), [(60.0, 200), (0.0, 503)])
+def test_one_request_too_many_waits_for_its_place_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float, status: int
+) -> None:
+    """A burst is answered; what does not pass is told to come again."""
+    monkeypatch.setattr(guards, "_MAX_REQUESTS", 1)
+    monkeypatch.setattr(guards, "_PLACE_PATIENCE_S", patience_s)
+
+    async def main() -> None:
+        async with Dagbok(f"sqlite:///{tmp_path / 'dagbok.db'}") as dagbok:
+            transport = httpx2.ASGITransport(create_app(dagbok))
+            sending, rest = asyncio.Event(), asyncio.Event()
+
+            async def slow_body() -> AsyncIterator[bytes]:
+                sending.set()
+                await rest.wait()
+                yield b"{}"
+
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                headers = {"content-type": "application/json"}
+                first = asyncio.ensure_future(client.post("/api/v1/execute-dag", content=slow_body(), headers=headers))
+                await sending.wait()
+                second = asyncio.ensure_future(client.get("/health"))
+                if status == 503:
+                    refused = await second
+                    assert refused.json()["code"] == "overloaded"
+                    assert refused.headers["retry-after"] == "1"
+                rest.set()
+                assert (await first).status_code == 422
+                assert (await second).status_code == status
+                assert (await client.get("/health")).status_code == 200
+
+    asyncio.run(main())

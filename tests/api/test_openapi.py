@@ -64,6 +64,11 @@ def test_every_operation_says_what_it_does_and_how_it_fails(document: dict[str, 
         for parameter in operation.get("parameters", ()):
             assert parameter["description"], name
         for status, response in operation["responses"].items():
+            for header in response.get("headers", {}).values():
+                assert header["description"], (name, status)
+            if status == "304":
+                assert "content" not in response, name
+                continue
             content = response["content"]
             assert len(content) == 1, (name, status)
             if int(status) >= 400 and (name, status) != ("GET /health/ready", "503"):
@@ -75,7 +80,7 @@ def test_every_schema_is_one_and_every_example_fits_its_schema(document: dict[st
         Draft202012Validator.check_schema(schema)
     for name, operation in operations(document):
         for status, response in operation["responses"].items():
-            for content in response["content"].values():
+            for content in response.get("content", {}).values():
                 assert "example" in content, (name, status)
                 validator(document, content.get("schema")).validate(content["example"])
         for content in operation.get("requestBody", {}).get("content", {}).values():

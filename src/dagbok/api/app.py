@@ -13,9 +13,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import RedirectResponse
 from starlette.routing import Match
 
-from dagbok.api import docs, health, openapi, problems, routes
+from dagbok.api import answers, docs, health, openapi, problems, routes
 from dagbok.api.guards import Guard
 from dagbok.api.requests import Requests
+from dagbok.api.waiting import Waiting
 from dagbok.app import Dagbok
 from dagbok.errors import DagbokError
 
@@ -31,8 +32,9 @@ def create_app(dagbok: Dagbok, *, hosts: Iterable[str] = (), any_address: bool =
         any_address: Whether it answers to every IP address, as a server bound to all of them has to.
     """
     settings = dagbok.settings
+    waiting = Waiting(dagbok.service)
     app = _App(
-        [routes.router(dagbok.service), health.router(dagbok.service)],
+        [routes.router(dagbok.service, waiting), health.router(dagbok.service)],
         title="Dagbok",
         version=openapi.version(),
         summary="Plans of AI agents, run as DAGs, with a durable diary",
@@ -44,6 +46,7 @@ def create_app(dagbok: Dagbok, *, hosts: Iterable[str] = (), any_address: bool =
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.waiting = waiting
     _add_documentation(app)
     for kind in (DagbokError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _tell)
@@ -52,8 +55,15 @@ def create_app(dagbok: Dagbok, *, hosts: Iterable[str] = (), any_address: bool =
             CORSMiddleware,
             allow_origins=[origin.rstrip("/").lower() for origin in settings.allowed_origins],
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["content-type", "idempotency-key", "prefer", "x-request-id"],
-            expose_headers=["location", "retry-after", "x-request-id"],
+            allow_headers=["content-type", "idempotency-key", "if-none-match", "prefer", "x-request-id"],
+            expose_headers=[
+                "etag",
+                "idempotent-replayed",
+                "location",
+                "preference-applied",
+                "retry-after",
+                "x-request-id",
+            ],
         )
     app.add_middleware(
         Guard,
@@ -83,14 +93,16 @@ def _add_documentation(app: FastAPI) -> None:
         return RedirectResponse("/docs")
 
     @app.get("/docs", include_in_schema=False)
-    async def documentation() -> Response:
+    async def documentation(request: Request) -> Response:
         headers = {"Content-Security-Policy": docs.CSP}
-        return Response(docs.page(app.openapi()), headers=headers, media_type="text/html")
+        return await answers.packed(
+            request, Response(docs.page(app.openapi()), headers=headers, media_type="text/html")
+        )
 
     @app.get("/openapi.json", include_in_schema=False)
     @app.get(f"{routes.PREFIX}/openapi.json", include_in_schema=False)
-    async def schema() -> Response:
-        return Response(orjson.dumps(app.openapi()), media_type="application/json")
+    async def schema(request: Request) -> Response:
+        return await answers.packed(request, answers.json(orjson.dumps(app.openapi())))
 
 
 async def _tell(request: Request, error: Exception) -> Response:
@@ -99,7 +111,7 @@ async def _tell(request: Request, error: Exception) -> Response:
     elif isinstance(error, HTTPException) and error.status_code == 405:
         allowed = ", ".join(sorted(_methods(request)))
         error = HTTPException(405, f"{request.method} is not for this path; it knows {allowed}.", {"Allow": allowed})
-    return problems.of(error, request.scope)
+    return await answers.packed(request, problems.of(error, request.scope))
 
 
 def _methods(request: Request) -> set[str]:

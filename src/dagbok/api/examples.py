@@ -119,6 +119,16 @@ SUMMARY: Final = _nothing(
 )
 
 EXECUTION: Final = {**SUMMARY, "subSteps": [SUB_STEP]}
+#: What a client that waited gets.
+SETTLED: Final = {
+    **EXECUTION,
+    "status": "completed",
+    "completedAt": _LATER,
+    "finalResult": "It keeps a durable diary of every step.",
+    "completedTasks": 2,
+    "runningTasks": 0,
+}
+TAG: Final = 'W/"0.1.0-4-1736933401480"'
 EXECUTIONS: Final = {
     "executions": [SUMMARY],
     "pagination": {"limit": 50, "offset": 0, "count": 1, "total": 1, "nextCursor": None},
@@ -215,3 +225,9 @@ PROBLEMS: Final[dict[int, dict[str, Any]]] = {
 PARAMETER_PROBLEM: Final = _problem(
     422, "invalid_input", "Invalid input", f"The request has 1 problem: {_LIMIT.message}", _LIMIT
 )
+
+#: The 409 of a submission.
+IN_FLIGHT_PROBLEM: Final = _problem(
+    409, "idempotency_in_flight", "Request in flight",
+    "A request with this idempotency key is under way; its answer is not known yet. Try again in a moment.",
+)  # fmt: skip

@@ -24,8 +24,10 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _DRAIN_BYTES: Final = 16 * 2**20
 #: The longest silence within a body.
 _BODY_TIMEOUT_S: Final = 30.0
-#: Requests under way at once.
+#: Requests under way at once; those that wait for an execution are counted by `Waiting`.
 _MAX_REQUESTS: Final = 256
+#: How long one more waits for its place before it is refused: a burst passes, overload does not.
+_PLACE_PATIENCE_S: Final = 10.0
 
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -36,6 +38,10 @@ _DEFAULTS: Final = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+
+
+#: In the scope of a request: called, it gives the place among those under way to another.
+GIVE_WAY: Final = "dagbok.give_way"
 
 
 class Guard:
@@ -63,7 +69,7 @@ class Guard:
         self._origins = {origin.rstrip("/").lower() for origin in origins}
         self._max_bytes = max_body_bytes
         self._any_address = any_address
-        self._under_way = 0
+        self._places = asyncio.Semaphore(_MAX_REQUESTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -74,6 +80,15 @@ class Guard:
         if head:  # what GET would say, without its body
             scope = {**scope, "method": "GET"}
         started = False
+        has_place = False
+
+        def give_way() -> None:
+            nonlocal has_place
+            if has_place:
+                has_place = False
+                self._places.release()
+
+        scope = {**scope, GIVE_WAY: give_way}
 
         async def guarded_send(message: Message) -> None:
             nonlocal started
@@ -89,8 +104,9 @@ class Guard:
             await send(message)
 
         body = _Body(receive, self._max_bytes)
-        self._under_way += 1
         try:
+            await self._take_place()
+            has_place = True
             self._admit(scope)
             await self._app(scope, body.receive, guarded_send)
         except ClientDisconnect:
@@ -103,12 +119,21 @@ class Guard:
                 await body.drain()
             await problems.of(exc, scope)(scope, receive, guarded_send)
         finally:
-            self._under_way -= 1
+            give_way()
+
+    async def _take_place(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout(_PLACE_PATIENCE_S):
+                await self._places.acquire()
+        except TimeoutError as exc:
+            message = "Too many requests are under way; try again in a second."
+            raise HTTPException(503, message, {"Retry-After": "1"}) from exc
 
     def _admit(self, scope: Scope) -> None:
         """Raise if the request is not to be served."""
-        if self._under_way > _MAX_REQUESTS:
-            raise HTTPException(503, "Too many requests are under way; try again in a second.", {"Retry-After": "1"})
         found: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             if name in _JUDGED:

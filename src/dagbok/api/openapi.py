@@ -1,7 +1,8 @@
-"""What OpenAPI is told beside what FastAPI finds by itself: problems, raw request bodies, examples."""
+"""What OpenAPI is told beside what FastAPI finds by itself: problems, raw request bodies, headers, examples."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Iterable
 from typing import Any, Final
@@ -13,8 +14,10 @@ from pydantic.json_schema import models_json_schema
 
 from dagbok import wire
 from dagbok.api import examples
+from dagbok.api.headers import MAX_WAIT_S
 from dagbok.api.problems import HTTP_FAULTS, KINDS, MEDIA_TYPE
 from dagbok.api.requests import HEADER
+from dagbok.domain.idempotency import MAX_KEY_CHARS
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -43,13 +46,21 @@ def success(status: int, description: str, example: Any, **more: Any) -> Respons
     return {status: {"description": description, "content": {"application/json": {"example": example}}, **more}}
 
 
-def problems(*statuses: int, unprocessable: dict[str, Any] | None = None) -> Responses:
-    """Return the entries of the problems that an operation may answer with, beside those that any may."""
+def problems(
+    *statuses: int, unprocessable: dict[str, Any] | None = None, conflict: dict[str, Any] | None = None
+) -> Responses:
+    """Return the entries of the problems that an operation may answer with, beside those that any may.
+
+    Args:
+        unprocessable: The example of its 422, where it is not a plan's.
+        conflict: The example of its 409, where it is not a state's.
+    """
+    own = {422: unprocessable, 409: conflict}
     titles = {kind.status: kind.title for kind in KINDS.values()} | {s: title for s, (_, title) in HTTP_FAULTS.items()}
     titles[503] = "Not now; `Retry-After` says when to try again"
     entries: Responses = {}
     for status in sorted({*statuses, *_ALWAYS}):
-        example = unprocessable if status == 422 and unprocessable else examples.PROBLEMS[status]
+        example = own.get(status) or examples.PROBLEMS[status]
         schema = {"$ref": "#/components/schemas/ProblemDetails"}
         entries[status] = {
             "description": titles[status],
@@ -58,8 +69,53 @@ def problems(*statuses: int, unprocessable: dict[str, Any] | None = None) -> Res
     return entries
 
 
-#: The body of `/execute-dag`, which its route reads itself.
+def _header(description: str, example: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}, "example": example}
+
+
+def _parameter(name: str, description: str, example: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, **_header(description, example)}
+
+
+def parameters(*of_headers: dict[str, Any]) -> dict[str, Any]:
+    """Return what an operation says of the request headers that it reads."""
+    return {"parameters": list(of_headers)}
+
+
+PREFER: Final = _parameter(
+    "Prefer",
+    f"`wait=N` (RFC 7240): wait up to N seconds, at most {MAX_WAIT_S}, until the execution ended or waits for a person",
+    "wait=20",
+)
+IF_NONE_MATCH: Final = _parameter(
+    "If-None-Match", "The `ETag` of an earlier answer: 304 while it is the latest", examples.TAG
+)
+_IDEMPOTENCY_KEY: Final = _parameter(
+    "Idempotency-Key",
+    f"Your own name for this request, 1 to {MAX_KEY_CHARS} visible ASCII characters, such as a UUID. The same request "
+    "with the same key gets the first answer again, and nothing runs twice, until the execution is deleted",
+    '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
+)
+
+_TAG: Final = {"ETag": _header("This state of the execution, for `If-None-Match`", examples.TAG)}
+_WAITED: Final = {
+    "Preference-Applied": _header("The wait that was taken, if the execution ended or waits for a person", "wait=20")
+}
+_LOCATION: Final = {
+    "Location": {"description": "Where the execution is", "schema": {"type": "string", "format": "uri-reference"}},
+    "Idempotent-Replayed": _header("Whether an earlier request with this Idempotency-Key made the execution", "true"),
+}
+STARTED_HEADERS: Final = _LOCATION
+SETTLED_HEADERS: Final = _LOCATION | _TAG | _WAITED
+TAG_HEADERS: Final = _TAG
+WAITED_HEADERS: Final = _TAG | _WAITED
+NOT_MODIFIED: Final[Responses] = {
+    304: {"description": "Nothing changed since the answer with this ETag", "headers": _TAG}
+}
+
+#: The body of `/execute-dag`, which its route reads itself, and its headers.
 SUBMISSION: Final[dict[str, Any]] = {
+    **parameters(PREFER, _IDEMPOTENCY_KEY),
     "requestBody": {
         "required": True,
         "content": {
@@ -70,7 +126,7 @@ SUBMISSION: Final[dict[str, Any]] = {
                 "examples": examples.SUBMISSIONS,
             }
         },
-    }
+    },
 }
 
 #: The body of an answer, likewise.
@@ -128,10 +184,11 @@ def _complete(found: dict[str, Any], declared: Responses) -> None:
     if 422 not in declared:
         found.pop("422", None)
     for status, response in declared.items():
-        for media_type, content in response["content"].items():
+        for media_type, content in response.get("content", {}).items():
             found[str(status)]["content"][media_type]["example"] = content["example"]
 
 
+@functools.cache
 def version() -> str:
     """Return the release of this program, as installed."""
     try:

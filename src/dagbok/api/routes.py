@@ -1,25 +1,26 @@
 """The operations under `/api/v1`. Each says what it answers; the use cases are the service's, the JSON is `wire`'s.
 
 What reads goes to a thread, and so does the writing of its JSON: an execution may have 10,000 sub-steps. Responses are
-made by `wire` from rows; the models named here only tell OpenAPI the same.
+made by `wire` from rows; the models named here only tell OpenAPI the same. What a header asks for is read in
+`headers`, and told to OpenAPI in `openapi`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from dagbok import wire
-from dagbok.api import body, examples
+from dagbok.api import answers, body, examples, headers, openapi
 from dagbok.api.openapi import ANSWER, SUBMISSION, problems, success
-from dagbok.domain.states import ExecutionStatus
+from dagbok.api.waiting import Waiting
+from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus
 from dagbok.domain.values import MAX_INTEGER
-from dagbok.errors import BadInput, NotFound, StoreUnavailable
-from dagbok.service import ClarificationNeeded, Service, Submitted
+from dagbok.errors import BadInput, DagbokError, NotFound, StoreUnavailable
+from dagbok.service import ClarificationNeeded, Row, Service, Submitted
 
 PREFIX = "/api/v1"
 
@@ -32,50 +33,49 @@ Status = Annotated[ExecutionStatus | None, Query(description="Only executions in
 _ONE = "/dag-executions/{execution_id}"
 
 
-def router(service: Service) -> APIRouter:
-    """Return the operations on `service`."""
+_SETTLED = EXECUTION_ENDED | {ExecutionStatus.WAITING}
+#: A copy may be kept, but whoever shows it asks first whether it still holds.
+_ASK_FIRST = {"Cache-Control": "no-cache"}
+
+
+def router(service: Service, waiting: Waiting) -> APIRouter:
+    """Return the operations on `service`; `waiting` are its clients that wait."""
     routes = APIRouter(prefix=PREFIX)
 
     @routes.post(
         "/execute-dag",
         status_code=202,
         summary="Run a plan",
-        description="Checked whole and stored before the answer; then it runs, whatever becomes of the client.",
+        description="Checked whole and stored before the answer; then it runs, whatever becomes of the client. "
+        "With `Prefer: wait=N` the answer is the execution itself, if it ends or waits for a person in that time.",
         response_model=wire.SubmitResponse,
-        responses=success(202, "The execution is durable and runs", examples.STARTED, headers=_LOCATION)
+        responses=success(202, "The execution is durable and runs", examples.STARTED, headers=openapi.STARTED_HEADERS)
         | success(
             200,
-            "The plan asks for a clarification; nothing runs",
-            examples.CLARIFICATION,
-            model=wire.ClarificationResponse,
+            "The execution ended, or waits for a person, while the client waited; or the plan asks for a "
+            "clarification, and nothing runs",
+            examples.SETTLED,
+            model=wire.Execution | wire.ClarificationResponse,
+            headers=openapi.SETTLED_HEADERS,
         )
-        | problems(400, 404, 413, 415, 422, 503),
+        | problems(400, 404, 409, 413, 415, 422, 503, conflict=examples.IN_FLIGHT_PROBLEM),
         openapi_extra=SUBMISSION,
         tags=["executions"],
     )
     async def execute_dag(request: Request) -> Response:
         _writable(service)
-        submission = await body.read(request)
-        plan = submission.plan
-        if submission.problems:
-            faults = submission.problems
-            if submission.dag_id is None:
-                found = await asyncio.to_thread(service.check, plan)
-                faults += body.moved(submission.pointer, found)
-            raise body.refusal(faults)
-        submitted: Submitted | ClarificationNeeded
-        try:
-            if submission.dag_id is not None:
-                _storable(submission.dag_id, "dag")
-                submitted = await service.submit_dag(submission.dag_id, submission.options)
-            else:
-                large = submission.size_bytes >= body.LARGE_BODY_BYTES
-                submitted = await service.submit(plan, submission.options, large=large)
-        except BadInput as exc:
-            raise body.at(submission.pointer, exc) from exc
+        key, wait_s = headers.idempotency_key(request.headers), headers.wait_s(request.headers)
+        submitted = await _submit(service, await body.read(request), key)
         if isinstance(submitted, ClarificationNeeded):
             answer = wire.ClarificationResponse(clarification_query=submitted.query)
-            return _json(answer.model_dump_json().encode())
+            return answers.json(answer.model_dump_json().encode())
+        about = {"Location": f"{PREFIX}/dag-executions/{submitted.execution_id}"}
+        if submitted.replayed:
+            about["Idempotent-Replayed"] = "true"
+        if await waiting.settled(request, submitted.execution_id, wait_s):
+            settled = await _settled(service, request, submitted.execution_id, about, wait_s)
+            if settled is not None:
+                return settled
         started = wire.SubmitResponse(
             execution_id=submitted.execution_id,
             dag_id=submitted.dag_id,
@@ -83,8 +83,7 @@ def router(service: Service) -> APIRouter:
             total_tasks=submitted.total_tasks,
             message=examples.STARTED_MESSAGE,
         )
-        location = f"{PREFIX}/dag-executions/{submitted.execution_id}"
-        return _json(started.model_dump_json(by_alias=True).encode(), 202, {"Location": location})
+        return answers.json(started.model_dump_json(by_alias=True).encode(), 202, about)
 
     @routes.get(
         "/dag-executions",
@@ -95,34 +94,58 @@ def router(service: Service) -> APIRouter:
         | problems(422, 503, unprocessable=examples.PARAMETER_PROBLEM),
         tags=["executions"],
     )
-    async def list_executions(limit: Limit = 50, offset: Offset = 0, status: Status = None) -> Response:
-        return await _read(
-            lambda: wire.executions_json(service.list_executions(limit=limit, offset=offset, status=status))
-        )
+    async def list_executions(
+        request: Request, limit: Limit = 50, offset: Offset = 0, status: Status = None
+    ) -> Response:
+        def make() -> Response:
+            page = service.list_executions(limit=limit, offset=offset, status=status)
+            return answers.json(wire.executions_json(page))
+
+        return await answers.made(request, make)
 
     @routes.get(
         _ONE,
         summary="Get an execution",
-        description="With its sub-steps in task-id order, the synthesis last. Results over 64 KiB: see `resultUrl`.",
+        description="With its sub-steps in task-id order, the synthesis last. Results over 64 KiB: see `resultUrl`. "
+        "With `Prefer: wait=N` it is answered once it ended or waits for a person, or as it stands after that time.",
         response_model=wire.Execution,
-        responses=success(200, "The execution as it stands", examples.EXECUTION) | problems(404, 503),
+        responses=success(200, "The execution as it stands", examples.EXECUTION, headers=openapi.WAITED_HEADERS)
+        | openapi.NOT_MODIFIED
+        | problems(404, 503),
+        openapi_extra=openapi.parameters(openapi.PREFER, openapi.IF_NONE_MATCH),
         tags=["executions"],
     )
-    async def get_execution(execution_id: ExecutionId) -> Response:
+    async def get_execution(request: Request, execution_id: ExecutionId) -> Response:
         _storable(execution_id, "execution")
-        return await _read(lambda: wire.execution_json(*service.details(execution_id)))
+        wait_s = headers.wait_s(request.headers)
+        waited = await waiting.settled(request, execution_id, wait_s)
+
+        def make() -> Response:
+            row, steps = service.details(execution_id)
+            applied = _applied(wait_s) if waited and row["status"] in _SETTLED else {}
+            return answers.json(wire.execution_json(row, steps), headers=_tagged(row) | _ASK_FIRST | applied)
+
+        return await answers.made(request, lambda: _unchanged(service, request, execution_id) or make())
 
     @routes.get(
         f"{_ONE}/sub-steps",
         summary="List the sub-steps of an execution",
         description="In task-id order, the synthesis last. Results over 64 KiB: see `resultUrl`.",
         response_model=wire.SubStepList,
-        responses=success(200, "All sub-steps", examples.SUB_STEPS) | problems(404, 503),
+        responses=success(200, "All sub-steps", examples.SUB_STEPS, headers=openapi.TAG_HEADERS)
+        | openapi.NOT_MODIFIED
+        | problems(404, 503),
+        openapi_extra=openapi.parameters(openapi.IF_NONE_MATCH),
         tags=["executions"],
     )
-    async def list_sub_steps(execution_id: ExecutionId) -> Response:
+    async def list_sub_steps(request: Request, execution_id: ExecutionId) -> Response:
         _storable(execution_id, "execution")
-        return await _read(lambda: wire.sub_steps_json(execution_id, service.sub_steps(execution_id)))
+
+        def make() -> Response:
+            row, steps = service.details(execution_id)
+            return answers.json(wire.sub_steps_json(execution_id, steps), headers=_tagged(row) | _ASK_FIRST)
+
+        return await answers.made(request, lambda: _unchanged(service, request, execution_id) or make())
 
     @routes.get(
         f"{_ONE}/sub-steps/{{task_id}}/result",
@@ -132,10 +155,10 @@ def router(service: Service) -> APIRouter:
         responses=success(200, "The result", examples.SUB_STEP["result"]) | problems(404, 503),
         tags=["executions"],
     )
-    async def get_result(execution_id: ExecutionId, task_id: TaskId) -> Response:
+    async def get_result(request: Request, execution_id: ExecutionId, task_id: TaskId) -> Response:
         _storable(execution_id, "execution")
         _storable(task_id, "sub-step")
-        return await _read(lambda: service.result(execution_id, task_id).encode())
+        return await answers.made(request, lambda: answers.json(service.result(execution_id, task_id).encode()))
 
     @routes.delete(
         _ONE,
@@ -154,7 +177,7 @@ def router(service: Service) -> APIRouter:
             execution_id=execution_id,
             cascade_info=wire.CascadeInfo(related_sub_steps_deleted=deleted),
         )
-        return _json(gone.model_dump_json(by_alias=True).encode())
+        return answers.json(gone.model_dump_json(by_alias=True).encode())
 
     @routes.post(
         f"{_ONE}/cancel",
@@ -170,7 +193,7 @@ def router(service: Service) -> APIRouter:
         _writable(service)
         await service.cancel(execution_id)
         answer = wire.CommandResponse(message=examples.CANCELLED_MESSAGE, execution_id=execution_id)
-        return _json(answer.model_dump_json(by_alias=True).encode(), 202)
+        return answers.json(answer.model_dump_json(by_alias=True).encode(), 202)
 
     @routes.post(
         f"{_ONE}/sub-steps/{{task_id}}/input",
@@ -189,7 +212,7 @@ def router(service: Service) -> APIRouter:
         given, by = await body.read_answer(request)
         await service.answer(execution_id, task_id, given, by=by)
         answer = wire.CommandResponse(message=examples.ANSWERED_MESSAGE, execution_id=execution_id)
-        return _json(answer.model_dump_json(by_alias=True).encode(), 202)
+        return answers.json(answer.model_dump_json(by_alias=True).encode(), 202)
 
     # Tools do not change while a server runs.
     tools = orjson.dumps([service.registry.describe(tool) for tool in service.registry])
@@ -202,23 +225,62 @@ def router(service: Service) -> APIRouter:
         responses=success(200, "All tools", examples.TOOLS) | problems(),
         tags=["tools"],
     )
-    async def list_tools() -> Response:
-        return _json(tools)
+    async def list_tools(request: Request) -> Response:
+        return await answers.packed(request, answers.json(tools))
 
     return routes
 
 
-_LOCATION = {
-    "Location": {"description": "Where the execution is", "schema": {"type": "string", "format": "uri-reference"}}
-}
+async def _submit(service: Service, submission: body.Submission, key: str | None) -> Submitted | ClarificationNeeded:
+    """Submit what a body holds. Raises with pointers into that body."""
+    plan = submission.plan
+    if submission.problems:
+        faults = submission.problems
+        if submission.dag_id is None:
+            found = await asyncio.to_thread(service.check, plan)
+            faults += body.moved(submission.pointer, found)
+        raise body.refusal(faults)
+    try:
+        if submission.dag_id is not None:
+            _storable(submission.dag_id, "dag")
+            return await service.submit_dag(submission.dag_id, submission.options, idempotency_key=key)
+        large = submission.size_bytes >= body.LARGE_BODY_BYTES
+        return await service.submit(plan, submission.options, large=large, idempotency_key=key)
+    except BadInput as exc:
+        raise body.at(submission.pointer, exc) from exc
 
 
-async def _read(read: Callable[[], bytes]) -> Response:
-    return _json(await asyncio.to_thread(read))
+async def _settled(
+    service: Service, request: Request, execution_id: str, about: dict[str, str], wait_s: int
+) -> Response | None:
+    """Return an execution that somebody waited for, whole; None where it goes on after all, or cannot be read."""
+
+    def make() -> Response:
+        row, steps = service.details(execution_id)
+        if row["status"] not in _SETTLED:  # answered or left by this process meanwhile
+            raise NotFound
+        return answers.json(wire.execution_json(row, steps), headers=about | _tagged(row) | _applied(wait_s))
+
+    try:
+        return await answers.made(request, make)
+    except DagbokError:
+        return None  # it is durable: that much is true, whatever became of it
 
 
-def _json(content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(content, status, headers, media_type="application/json")
+def _unchanged(service: Service, request: Request, execution_id: str) -> Response | None:
+    """Return 304 if the client has the execution as it is now; its sub-steps are not read for that."""
+    if "if-none-match" not in request.headers:
+        return None
+    tag = answers.tag(service.version(execution_id))
+    return Response(None, 304, {"ETag": tag} | _ASK_FIRST) if headers.has_seen(request.headers, tag) else None
+
+
+def _tagged(row: Row) -> dict[str, str]:
+    return {"ETag": answers.tag((row["last_event_seq"], row["updated_at"]))}
+
+
+def _applied(wait_s: int) -> dict[str, str]:
+    return {"Preference-Applied": f"wait={wait_s}"}
 
 
 def _writable(service: Service) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
 import time
@@ -34,7 +35,8 @@ GRACEFUL_SHUTDOWN_S: Final = 5
 KEEP_ALIVE_S: Final = 10
 #: Of one request, request line and all.
 MAX_HEADER_BYTES: Final = 64 * 1024
-MAX_CONNECTIONS: Final = 1_000
+#: More than may wait and be under way together: those are answered in words, one connection too many is not.
+MAX_CONNECTIONS: Final = 4_000
 #: Ctrl-C reaches a process twice where a wrapper (`uv run`) passes it on; that is one wish, not two.
 SECOND_SIGNAL_S: Final = 1.0
 
@@ -62,6 +64,7 @@ def serve(
         DatabaseInUse, SchemaTooNew, StoreUnavailable: The engine cannot be opened.
     """
     address = resolve(settings.host, insecure=insecure)
+    _allow_connections()
     with (
         _bind(address, settings.host, settings.port) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
@@ -123,6 +126,19 @@ def _bind(address: _Address, host: str, port: int) -> socket.socket:
     return listener
 
 
+def _allow_connections() -> None:
+    """Let this process have as many files open as it takes connections, as far as the system allows.
+
+    The usual limit, 1,024, is there for programs that use `select`; see `man 2 getrlimit`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS  # database, tools and their children need some, too
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
@@ -134,13 +150,18 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 class _Server(uvicorn.Server):
     """Uvicorn, but the signals are ours: it would end the process by the signal again after stopping."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None], on_stopping: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._on_stopping = on_stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stopping()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -184,7 +205,7 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: OnReady 
         ip = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
         hosts = (settings.host, str(ip))
         app = create_app(dagbok, hosts=hosts, any_address=ip.is_unspecified)
-        server = stop.server = _Server(_config(app), lambda: on_ready(url) if on_ready else None)
+        server = stop.server = _Server(_config(app), lambda: on_ready(url) if on_ready else None, app.state.waiting.end)
         await server.serve(sockets=[listener])
     return 0
 

@@ -1,0 +1,57 @@
+"""Answers that say much: made in a thread, gzipped there where that pays, tagged where they can be asked for again."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from fastapi import Request, Response
+
+from dagbok.api.headers import accepts_gzip
+from dagbok.api.openapi import version
+
+#: Smaller answers fit a packet or two either way.
+MIN_GZIP_BYTES: Final = 1024
+#: Of 1.5 MB of sub-steps level 5 leaves 20.4 % in 25 ms, level 3 22.2 % in 15, level 9 20.2 % in 82 (one core of 2025).
+GZIP_LEVEL: Final = 5
+
+_GZIP_FORMAT: Final = 16 + zlib.MAX_WBITS
+
+
+def json(content: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer of JSON text."""
+    return Response(content, status, headers, media_type="application/json")
+
+
+async def made(request: Request, make: Callable[[], Response]) -> Response:
+    """Return what `make` returns, called and packed in a thread."""
+    gzip = accepts_gzip(request.headers)
+    return await asyncio.to_thread(lambda: _packed(make(), gzip=gzip))
+
+
+async def packed(request: Request, response: Response) -> Response:
+    """Return `response` packed; in a thread, if there is much to do."""
+    gzip = accepts_gzip(request.headers)
+    if gzip and len(response.body) >= MIN_GZIP_BYTES:
+        return await asyncio.to_thread(_packed, response, gzip=True)
+    return _packed(response, gzip=False)
+
+
+def tag(version_of: tuple[int, int]) -> str:
+    """Return the ETag of an execution at that version (`Diary.version`): weak, because gzip changes the bytes.
+
+    Another release may write the same rows in another way.
+    """
+    return f'W/"{version()}-{version_of[0]}-{version_of[1]}"'
+
+
+def _packed(response: Response, *, gzip: bool) -> Response:
+    response.headers.add_vary_header("Accept-Encoding")
+    if gzip and len(response.body) >= MIN_GZIP_BYTES:
+        compressor = zlib.compressobj(GZIP_LEVEL, wbits=_GZIP_FORMAT)
+        response.body = compressor.compress(response.body) + compressor.flush()
+        response.headers["Content-Encoding"] = "gzip"
+        response.headers["Content-Length"] = str(len(response.body))
+    return response
