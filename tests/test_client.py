@@ -6,18 +6,21 @@ import asyncio
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from cli.program import make_project, task
 from dagbok import wire
+from dagbok.api import examples
 from dagbok.client import AsyncClient, Client
 from dagbok.domain.plan import Plan
 from dagbok.errors import (
     BadInput,
     Conflict,
     DagbokError,
+    IdempotencyKeyReused,
     InvalidPlan,
     MalformedJson,
     Misconfigured,
@@ -51,8 +54,7 @@ def test_a_plan_is_submitted_awaited_read_listed_and_deleted(url: str) -> None:
     with Client(url) as client:
         assert client.health().status == "ready"
         assert "say" in {tool.function.name for tool in client.tools()}
-        started = client.execute(GREETING, wire.SubmitOptions(title="Greeting", labels={"of": "test"}))
-        assert isinstance(started, wire.SubmitResponse)
+        started = client.submit(GREETING, title="Greeting", labels={"of": "test"})
         execution = client.wait(started.execution_id, timeout_s=20)
         assert (execution.status, execution.title, execution.final_result) == ("completed", "Greeting", "hi")
         assert execution.labels == {"of": "test"}
@@ -71,14 +73,14 @@ def test_the_async_client_does_the_same(url: str) -> None:
     async def use() -> None:
         async with AsyncClient(url) as client:
             slow = {**GREETING, "sub_tasks": [task(1, "slow", seconds=30)]}
-            started = await client.execute(Plan.model_validate(slow))
-            assert isinstance(started, wire.SubmitResponse)
+            started = await client.submit(Plan.model_validate(slow))
             with pytest.raises(TimeoutError, match="it goes on"):
                 await client.wait(started.execution_id, timeout_s=0.1)
             await client.cancel(started.execution_id)
             assert (await client.wait(started.execution_id, timeout_s=20)).status == "cancelled"
-            question = await client.execute({**GREETING, "clarification_needed": True, "clarification_query": "Who?"})
-            assert question == wire.ClarificationResponse(clarification_query="Who?")
+            with pytest.raises(Conflict) as asked:
+                await client.submit({**GREETING, "clarification_needed": True, "clarification_query": "Who?"})
+            assert asked.value.clarification_query == "Who?"
 
     asyncio.run(use())
 
@@ -94,17 +96,17 @@ def test_both_clients_have_the_same_methods_and_arguments() -> None:
 def test_problems_of_a_real_server_are_the_errors_of_the_library(url: str) -> None:
     with Client(url) as client:
         with pytest.raises(InvalidPlan) as invalid:
-            client.execute({**GREETING, "sub_tasks": [task(1, "nix"), task(1, "say", text="x")]})
+            client.submit({**GREETING, "sub_tasks": [task(1, "nix"), task(1, "say", text="x")]})
         assert {problem.code for problem in invalid.value.problems} == {"unknown_tool", "duplicate_id"}
         assert invalid.value.problems[0].pointer.startswith("/sub_tasks/")
         with pytest.raises(TooLarge):
-            client.execute({**GREETING, "original_request": "x" * 9 * 2**20})
+            client.submit({**GREETING, "original_request": "x" * 9 * 2**20})
         with pytest.raises(BadInput):
             client.list(limit=0)
         with pytest.raises(NotFound):
             client.result("dag-exec_x", "../..")
         with pytest.raises(MalformedJson):
-            client.execute("{")
+            client.submit("{")
 
 
 @pytest.mark.parametrize(
@@ -127,29 +129,223 @@ def test_a_problem_becomes_the_error_of_its_code_or_status(status: int, code: st
 @pytest.mark.parametrize("status", [200, 404, 502])
 def test_what_is_no_dagbok_is_said_to_be_none(status: int, body: bytes) -> None:
     with answering(status, body) as client:
-        for call in (lambda: client.get("x"), lambda: client.execute(GREETING), client.tools):
+        for call in (lambda: client.get("x"), lambda: client.submit(GREETING), client.tools):
             with pytest.raises(Misconfigured, match="http://server"):
                 call()
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(StoreUnavailable, match=r"http://127\.0\.0\.1:1 cannot"):
-        client.execute(GREETING)
+        client.submit(GREETING)
     with pytest.raises(Misconfigured, match="no address"):
         Client("localhost:3000")
 
 
 def test_a_connection_that_breaks_after_sending_leaves_the_outcome_unknown() -> None:
-    """A submission whose answer was lost may have been stored; saying "try again" would run it twice."""
+    """What was deleted is not there to be deleted again; what was submitted is safe to submit again with its key."""
 
     def broken(request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ReadError("reset", request=request)
 
     with Client("http://server", transport=httpx2.MockTransport(broken)) as client:
+        with pytest.raises(OutcomeUnknown, match="it runs once") as unknown:
+            client.submit(GREETING, idempotency_key="k")
+        assert unknown.value.idempotency_key == "k"
         with pytest.raises(OutcomeUnknown, match="Look first"):
-            client.execute(GREETING)
+            client.delete("x")
         with pytest.raises(StoreUnavailable):
             client.get("x")
+
+
+class Flaky:
+    """A server that answers, refuses or breaks off as it is told, and keeps what it was sent."""
+
+    def __init__(self, *outcomes: httpx2.Response | type[httpx2.RequestError]) -> None:
+        self.outcomes = list(outcomes)
+        self.requests: list[httpx2.Request] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(request)
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, type):
+            raise outcome("broke", request=request)
+        return outcome
+
+    @property
+    def keys(self) -> set[str]:
+        return {request.headers["idempotency-key"] for request in self.requests}
+
+
+STARTED = {"status": "started", "executionId": "e", "dagId": "d", "originalRequest": "", "totalTasks": 1, "message": ""}
+
+
+def problem(status: int, code: str, **headers: str) -> httpx2.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = {"title": "x", "status": status, "detail": "Said.", "code": code}
+    return httpx2.Response(status, json=body, headers=named)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long a client paused, without the pauses."""
+    found: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+
+    monkeypatch.setattr("dagbok.client.clients.time.sleep", found.append)
+    monkeypatch.setattr("dagbok.client.clients.asyncio.sleep", sleep)
+    return found
+
+
+def submitted(server: Flaky, kind: str) -> wire.SubmitResponse:
+    if kind == "sync":
+        with Client("http://server", transport=httpx2.MockTransport(server)) as client:
+            return client.submit(GREETING)
+
+    async def submit() -> wire.SubmitResponse:
+        async with AsyncClient("http://server", transport=httpx2.MockTransport(server)) as client:
+            return await client.submit(GREETING)
+
+    return asyncio.run(submit())
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_submission_is_sent_again_with_its_key_until_it_is_answered(kind: str, pauses: list[float]) -> None:
+    server = Flaky(
+        httpx2.ReadError, problem(503, "store_unavailable", retry_after="2"), httpx2.Response(202, json=STARTED)
+    )
+    assert submitted(server, kind).execution_id == "e"
+    assert len(server.requests) == 3
+    assert len(server.keys) == 1
+    assert pauses == [0.2, 2.0]
+
+
+def test_one_that_is_in_flight_is_asked_for_again(pauses: list[float]) -> None:
+    server = Flaky(
+        httpx2.RemoteProtocolError,
+        problem(409, "idempotency_in_flight", retry_after="1"),
+        httpx2.Response(202, json=STARTED),
+    )
+    assert submitted(server, "sync").execution_id == "e"
+    assert pauses == [0.2, 1.0]
+
+
+def test_three_tries_are_enough(pauses: list[float]) -> None:
+    server = Flaky(*[httpx2.ConnectError] * 3)
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        submitted(server, "sync")
+    assert (len(server.requests), pauses) == (3, [0.2, 0.4])
+    server = Flaky(*[problem(503, "store_unavailable", retry_after="3600")] * 3)
+    with pytest.raises(StoreUnavailable, match="Said"):
+        submitted(server, "sync")
+    assert pauses[2:] == [5.0, 5.0]
+
+
+@pytest.mark.parametrize("last", [httpx2.ConnectError, problem(503, "store_unavailable", retry_after="1")])
+def test_once_an_answer_was_lost_only_an_answer_tells_what_happened(last: Any, pauses: list[float]) -> None:
+    """The server cannot be reached *now*; whether the first try was done, that does not tell."""
+    with pytest.raises(OutcomeUnknown) as unknown:
+        submitted(Flaky(httpx2.ReadError, last, last), "sync")
+    assert unknown.value.idempotency_key
+
+
+def test_a_server_that_does_not_know_itself_leaves_the_key_to_try_again_with(pauses: list[float]) -> None:
+    for last in (httpx2.ConnectError, problem(503, "outcome_unknown", retry_after="2")):
+        said = problem(503, "outcome_unknown", retry_after="2")
+        with pytest.raises(OutcomeUnknown, match=r"Said.*it runs once") as unknown:
+            submitted(Flaky(said, said, last), "sync")
+        assert unknown.value.idempotency_key
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"),
+    [
+        (problem(422, "invalid_plan"), InvalidPlan),
+        (problem(409, "conflict"), Conflict),
+        (problem(503, "overloaded"), StoreUnavailable),
+        (problem(503, "overloaded", retry_after="tomorrow"), StoreUnavailable),
+        (problem(422, "idempotency_key_reused"), IdempotencyKeyReused),
+        (httpx2.ReadTimeout, OutcomeUnknown),
+        (httpx2.ConnectTimeout, StoreUnavailable),
+    ],
+)
+def test_what_the_same_request_would_meet_again_is_not_tried_again(outcome: Any, error: type[DagbokError]) -> None:
+    server = Flaky(outcome)
+    with pytest.raises(error) as told:
+        submitted(server, "sync")
+    assert type(told.value) is error
+    assert len(server.requests) == 1
+
+
+def test_other_requests_are_sent_once(pauses: list[float]) -> None:
+    server = Flaky(problem(503, "store_unavailable", retry_after="1"), httpx2.ReadError)
+    with Client("http://server", transport=httpx2.MockTransport(server)) as client:
+        with pytest.raises(StoreUnavailable):
+            client.cancel("x")
+        with pytest.raises(OutcomeUnknown):
+            client.cancel("x")
+    assert pauses == []
+    assert "idempotency-key" not in server.requests[0].headers
+
+
+@pytest.mark.parametrize(("key", "sent"), [("k", '"k"'), ('a"b\\c', '"a\\"b\\\\c"')])
+def test_a_key_of_the_caller_travels_quoted(key: str, sent: str) -> None:
+    server = Flaky(httpx2.Response(202, json=STARTED))
+    with Client("http://server", transport=httpx2.MockTransport(server)) as client:
+        client.submit(GREETING, idempotency_key=key)
+        with pytest.raises(BadInput, match="visible ASCII"):
+            client.submit(GREETING, idempotency_key="a b")
+    assert server.keys == {sent}
+
+
+def test_a_plan_is_run_from_start_to_end_with_the_key_of_the_caller(url: str) -> None:
+    with Client(url) as client:
+        execution = client.run(GREETING, title="Once", idempotency_key='its-"own"-\\-key')
+        assert (execution.status, execution.title, execution.final_result) == ("completed", "Once", "hi")
+        assert client.run(GREETING, title="Once", idempotency_key='its-"own"-\\-key') == execution
+        with pytest.raises(IdempotencyKeyReused):
+            client.run(GREETING, title="Twice", idempotency_key='its-"own"-\\-key')
+
+    async def run() -> None:
+        async with AsyncClient(url) as client:
+            assert (await client.run(GREETING)).final_result == "hi"
+            slow = {**GREETING, "sub_tasks": [task(1, "slow", seconds=30)]}
+            with pytest.raises(TimeoutError, match=r"dag-exec_.* it goes on") as late:
+                await client.run(slow, timeout_s=0.1)
+            await client.cancel(str(late.value).split()[1])
+
+    asyncio.run(run())
+
+
+def test_waiting_is_one_request_however_long_it_takes(url: str) -> None:
+    sent: list[httpx2.Request] = []
+
+    class Counted(httpx2.HTTPTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            sent.append(request)
+            return super().handle_request(request)
+
+    with Client(url, transport=Counted()) as client:
+        execution = client.run({**GREETING, "sub_tasks": [task(1, "slow", seconds=0.7)]})
+        assert (execution.status, len(sent)) == ("completed", 1)
+        started = client.submit({**GREETING, "sub_tasks": [task(1, "slow", seconds=0.7)]})
+        assert client.wait(started.execution_id).status == "completed"
+        assert len(sent) == 3
+
+
+def test_a_server_that_does_not_wait_is_asked_again_after_a_pause(pauses: list[float]) -> None:
+    server = Flaky(
+        httpx2.Response(200, json={**examples.EXECUTION, "status": "running"}),
+        httpx2.Response(200, json={**examples.EXECUTION, "status": "waiting"}),
+        httpx2.Response(
+            200, json={**examples.EXECUTION, "status": "waiting"}, headers={"Preference-Applied": "wait=30"}
+        ),
+    )
+    with Client("http://server", transport=httpx2.MockTransport(server)) as client:
+        assert client.wait("e").status == "waiting", "and nothing of it runs any more: the server said so"
+    assert pauses == [0.25, 0.25]
+    assert {request.headers["prefer"] for request in server.requests} == {"wait=30"}
 
 
 def test_the_environment_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,3 +147,30 @@ def test_closed_streams_are_no_error(shared: Project, closed: str) -> None:
     done = subprocess.run(command, cwd=shared.folder, env=shared.environment(), capture_output=True, check=False)
     assert done.returncode == 0
     assert done.stdout == (b"" if "<" in closed else b"quiet\n")
+
+
+def test_the_same_key_runs_once_however_often_it_is_called(project: Project) -> None:
+    """A job that starts each hour what is to be done once a day."""
+    plan = project.plan(task(1, "say", text="once"))
+    first, second = (project.run("run", plan, "--json", "--idempotency-key", "today") for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert json.loads(first.stdout)["id"] == json.loads(second.stdout)["id"]
+    other = project.run("run", project.plan(task(1, "say", text="else")), "--idempotency-key", "today")
+    assert other.returncode == 2
+    assert "came with another request" in other.stderr
+    assert project.run("run", plan, "--idempotency-key", "to day").returncode == 2
+
+
+def test_a_key_whose_run_was_interrupted_says_where_it_stands(project: Project) -> None:
+    plan = project.plan(task(1, "slow", seconds=30))
+    process = project.start("run", plan, "--idempotency-key", "today")
+    assert process.stderr is not None
+    seen = ""
+    while "started" not in seen:
+        seen += process.stderr.readline()
+    process.kill()
+    process.communicate()
+    again = project.run("run", plan, "--idempotency-key", "today")
+    assert again.returncode == 2
+    assert "An earlier run with this key left execution dag-exec_" in again.stderr
+    assert "`dagbok serve`" in again.stderr

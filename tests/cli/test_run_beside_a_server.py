@@ -70,3 +70,13 @@ def test_ctrl_c_leaves_the_server_at_it(shared: Project, url: str) -> None:
     assert "the server goes on with it" in err
     with Client(url) as client:
         assert client.get(re.search(r"dag-exec_[0-9a-f-]{36}", err)[0]).status == "running"  # type: ignore[index]  # as above
+
+
+def test_the_same_key_shows_what_the_first_run_did(shared: Project, url: str) -> None:
+    plan = shared.plan(task(1, "say", text="once"))
+    first, second = (shared.run("run", plan, "--json", "--idempotency-key", "2025-01-15") for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stdout == second.stdout
+    other = shared.run("run", shared.plan(task(1, "say", text="else")), "--idempotency-key", "2025-01-15")
+    assert other.returncode == 2
+    assert "came with another request" in other.stderr

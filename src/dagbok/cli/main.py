@@ -69,6 +69,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def run(
     plan: Plan,
     title: Annotated[str | None, typer.Option(help="A name for lists; else the plan's own.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Run once: the same plan with the same key shows what it did.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the whole execution as one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result, and errors.")] = False,
     database: Database = None,
@@ -81,7 +84,9 @@ def run(
     settings = _settings(database_url=database, **flags)
     from dagbok.cli.run import run as command
 
-    raise typer.Exit(command(plan, title=title, json=json, quiet=quiet, settings=settings, flags=flags))
+    raise typer.Exit(
+        command(plan, title=title, key=idempotency_key, json=json, quiet=quiet, settings=settings, flags=flags)
+    )
 
 
 @app.command()

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from dagbok import wire
 from dagbok.app import Dagbok, Vault, find_owner, make_registry, open_diary
 from dagbok.cli import render, summary
 from dagbok.cli.log import show_log
@@ -44,7 +43,8 @@ EXIT_CODES: Final = {
 }
 INTERRUPTED: Final = 130
 
-_POLL_S = 0.2
+#: Between two looks at how it comes along.
+_LOOK_S = 0.2
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -56,6 +56,7 @@ class Asked:
     settings: Settings
     secrets: Vault
     title: str | None
+    key: str | None  # of idempotency
     json: bool
     quiet: bool
     flags: dict[str, Any]  # of the engine, as given; a server has its own
@@ -65,8 +66,19 @@ class Asked:
     progress: Progress | None = field(default=None, repr=False)
 
 
-def run(source: str, *, title: str | None, json: bool, quiet: bool, settings: Settings, flags: dict[str, Any]) -> int:
+def run(
+    source: str,
+    *,
+    title: str | None,
+    key: str | None,
+    json: bool,
+    quiet: bool,
+    settings: Settings,
+    flags: dict[str, Any],
+) -> int:
     """Run the plan of `source` and show how it goes; return the exit code.
+
+    With an idempotency `key` that was used before, the execution of then is shown.
 
     Raises:
         BadInput, NotFound: The plan cannot be read or cannot run.
@@ -75,7 +87,7 @@ def run(source: str, *, title: str | None, json: bool, quiet: bool, settings: Se
     secrets = Vault.take(settings)  # what tools start must not inherit them
     redact_with(secrets.redact)
     document = load_plan(source, max_bytes=settings.max_plan_bytes)
-    asked = Asked(document, settings, secrets, title, json, quiet, flags)
+    asked = Asked(document, settings, secrets, title, key, json, quiet, flags)
     if _asks_first(document):
         summary.print_clarification(document)
         return EXIT_CODES[ExecutionStatus.WAITING]
@@ -137,13 +149,22 @@ async def _here(asked: Asked) -> None:
             note(f"{count} from earlier; `dagbok serve` goes on with {'it' if len(unfinished) == 1 else 'them'}.")
         unsubscribe = dagbok.scheduler.subscribe(_listener(asked))
         try:
-            submitted = await dagbok.submit(asked.document, title=asked.title)
+            submitted = await dagbok.submit(asked.document, title=asked.title, idempotency_key=asked.key)
             asked.execution_id = submitted.execution_id
+            if submitted.replayed:
+                await _worth_showing(dagbok, submitted.execution_id)
             asked.progress = _progress(asked, submitted.total_tasks)
             with _shown(asked):
                 await dagbok.service.wait(submitted.execution_id)
         finally:
             unsubscribe()
+
+
+async def _worth_showing(dagbok: Dagbok, execution_id: str) -> None:
+    """Raise Conflict if an earlier `dagbok run` left this execution unfinished: nobody runs it now."""
+    row = await asyncio.to_thread(dagbok.service.execution, execution_id)
+    if row["status"] not in EXIT_CODES:
+        raise Conflict(f"An earlier run with this key left execution {execution_id} {row['status']}.")
 
 
 def _listener(asked: Asked) -> Callable[[Execution, Changes], None]:
@@ -174,20 +195,27 @@ async def _on_server(asked: Asked, url: str) -> None:
         if ignored:
             note(f"It has its own settings: {ignored} changes nothing here.")
     async with AsyncClient(url) as client:
-        answer = await client.execute(asked.document, wire.SubmitOptions(title=asked.title) if asked.title else None)
-        if isinstance(answer, wire.ClarificationResponse):
-            raise Conflict(f"The plan needs a clarification first: {answer.clarification_query}")
+        answer = await client.submit(asked.document, title=asked.title, idempotency_key=asked.key)
         asked.execution_id = ExecutionId(answer.execution_id)
         asked.progress = _progress(asked, answer.total_tasks)
         with _shown(asked):
-            while True:
-                asked_at = time.monotonic()
-                execution = await client.get(answer.execution_id)
-                asked.progress.take(of_execution(execution))
-                if execution.status in EXIT_CODES:
-                    return
-                # A large execution takes the server a while to tell; most of its time is for running it.
-                await asyncio.sleep(max(_POLL_S, 5 * (time.monotonic() - asked_at)))
+            await _followed(client, asked, asked.progress)
+
+
+async def _followed(client: AsyncClient, asked: Asked, progress: Progress) -> None:
+    """Return once the execution ended or waits for a person. The server tells when; looks in between are for show."""
+    assert asked.execution_id is not None
+    settled = asyncio.ensure_future(client.wait(asked.execution_id))
+    try:
+        while not (asked.quiet or settled.done()):
+            asked_at = time.monotonic()
+            progress.take(of_execution(await client.get(asked.execution_id)))
+            # A large execution takes the server a while to tell; most of its time is for running it.
+            await asyncio.wait([settled], timeout=max(_LOOK_S, 5 * (time.monotonic() - asked_at)))
+        progress.take(of_execution(await settled))
+    finally:
+        settled.cancel()
+        await asyncio.gather(settled, return_exceptions=True)
 
 
 # -- how it comes along -----------------------------------------------------------------------------------------------

@@ -1,0 +1,295 @@
+"""Dagbok over HTTP: `Client` and `AsyncClient`, the same methods, the same errors as the library raises locally.
+
+What to send and how to read the answer is said once, in `calls`; the two clients differ only in how they send it.
+
+A submission carries an idempotency key, always: so it is sent again where its answer was lost or the server was away
+for a moment, and runs once. Waiting is the server's (`Prefer: wait`): it answers the moment an execution has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import httpx2
+
+from dagbok import wire
+from dagbok.client import calls
+from dagbok.client.calls import TIMEOUT_S, Call
+from dagbok.client.tries import Patience, Tries
+from dagbok.domain.plan import Plan
+from dagbok.domain.values import Json
+from dagbok.errors import Misconfigured
+
+T = TypeVar("T")
+
+DEFAULT_URL: Final = "http://127.0.0.1:3000"
+
+
+class Client:
+    """A server of Dagbok. Safe to share between threads; close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        """Prepare a client; nothing is sent yet.
+
+        Args:
+            base_url: Where the server answers; else `DAGBOK_URL`, else http://127.0.0.1:3000.
+            timeout_s: The longest one answer may take. `wait` and `run` have their own.
+            transport: How requests are sent, for tests and proxies.
+        """
+        self.base_url = _base_url(base_url)
+        self._timeout_s = timeout_s
+        self._http = httpx2.Client(base_url=self.base_url, transport=transport)
+
+    def __enter__(self) -> Self:
+        """Return the client, closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _send(self, call: Call[T]) -> T:
+        tries = Tries(call, self.base_url)
+        while True:
+            outcome: httpx2.Response | Exception
+            try:
+                outcome = self._http.request(**call.request(self._timeout_s))
+            except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
+                outcome = exc
+            pause_s = tries.pause_s(outcome)
+            if pause_s is None:
+                return tries.result(outcome)
+            time.sleep(pause_s)
+
+    def submit(
+        self,
+        plan: Plan | Json | str | bytes,
+        *,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> wire.SubmitResponse:
+        """Submit a plan: an execution that is durable and runs.
+
+        Args:
+            plan: A `Plan`, its JSON, or the text of that.
+            title: A name for lists; else the plan's own.
+            labels: Words of yours.
+            idempotency_key: 1 to 255 visible ASCII characters; a random one where none is given. Submitting the same
+                with the same key again returns the same execution, until it is deleted.
+
+        Raises:
+            InvalidPlan: With every problem in `problems`.
+            MalformedJson, NotJson, TooLarge, BadInput: Nothing was stored.
+            Conflict: The plan asks for a clarification; the message holds the question.
+            IdempotencyKeyReused, IdempotencyInFlight: The key came with another plan; with a request under way.
+            StoreUnavailable: The server cannot be reached, or cannot write now; nothing was stored.
+            OutcomeUnknown: The answer was lost, three times. Submit again with the `idempotency_key` of the error.
+        """
+        submitted = self._send(calls.submit(plan, title, labels, idempotency_key))
+        assert isinstance(submitted, wire.SubmitResponse), "nobody wished to wait"
+        return submitted
+
+    def run(
+        self,
+        plan: Plan | Json | str | bytes,
+        *,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+    ) -> wire.Execution:
+        """Submit a plan and return its execution once it has ended or waits for a person.
+
+        Raises like `submit` and `wait`.
+        """
+        patience = Patience(timeout_s)
+        submitted = self._send(calls.submit(plan, title, labels, idempotency_key, patience.wait_s()))
+        if isinstance(submitted, wire.Execution):
+            return submitted
+        patience.pause_s(submitted.execution_id)
+        return self.wait(submitted.execution_id, patience.left_s)
+
+    def get(self, execution_id: str) -> wire.Execution:
+        """Return an execution with its sub-steps; results over 64 KiB come by `result`. Raises NotFound."""
+        return self._send(calls.get(execution_id))
+
+    def list(self, limit: int = 50, offset: int = 0, status: str | None = None) -> wire.ExecutionList:
+        """Return a page of executions, newest first. Raises BadInput."""
+        return self._send(calls.list_(limit, offset, status))
+
+    def sub_steps(self, execution_id: str) -> Sequence[wire.SubStep]:
+        """Return the sub-steps, the synthesis last. Raises NotFound."""
+        return self._send(calls.sub_steps(execution_id))
+
+    def result(self, execution_id: str, task_id: str) -> Json:
+        """Return the whole result of a sub-step. Raises NotFound, also while there is none."""
+        return self._send(calls.result(execution_id, task_id))
+
+    def delete(self, execution_id: str) -> wire.DeleteResponse:
+        """Remove an execution that has ended. Raises NotFound, Conflict."""
+        return self._send(calls.delete(execution_id))
+
+    def cancel(self, execution_id: str) -> wire.CommandResponse:
+        """Ask for the end of an execution. Raises NotFound, Conflict."""
+        return self._send(calls.cancel(execution_id))
+
+    def tools(self) -> Sequence[wire.ToolView]:
+        """Return the tools that plans may call."""
+        return self._send(calls.tools())
+
+    def health(self) -> wire.Ready:
+        """Return whether submissions can be taken now, and which model is set."""
+        return self._send(calls.health())
+
+    def wait(self, execution_id: str, timeout_s: float | None = None) -> wire.Execution:
+        """Return an execution once it has ended or waits for a person.
+
+        Raises:
+            NotFound: There is no such execution.
+            TimeoutError: It still runs after `timeout_s`, taken up to a whole second; it goes on.
+        """
+        patience = Patience(timeout_s)
+        while True:
+            execution = self._send(calls.settled(execution_id, patience.wait_s()))
+            if execution is not None:
+                return execution
+            time.sleep(patience.pause_s(execution_id))
+
+
+class AsyncClient:
+    """`Client` for an event loop."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Prepare a client; see `Client`."""
+        self.base_url = _base_url(base_url)
+        self._timeout_s = timeout_s
+        self._http = httpx2.AsyncClient(base_url=self.base_url, transport=transport)
+
+    async def __aenter__(self) -> Self:
+        """Return the client, closed at the end of the block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _send(self, call: Call[T]) -> T:
+        tries = Tries(call, self.base_url)
+        while True:
+            outcome: httpx2.Response | Exception
+            try:
+                outcome = await self._http.request(**call.request(self._timeout_s))
+            except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
+                outcome = exc
+            pause_s = tries.pause_s(outcome)
+            if pause_s is None:
+                return tries.result(outcome)
+            await asyncio.sleep(pause_s)
+
+    async def submit(
+        self,
+        plan: Plan | Json | str | bytes,
+        *,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> wire.SubmitResponse:
+        """See `Client.submit`."""
+        submitted = await self._send(calls.submit(plan, title, labels, idempotency_key))
+        assert isinstance(submitted, wire.SubmitResponse), "nobody wished to wait"
+        return submitted
+
+    async def run(
+        self,
+        plan: Plan | Json | str | bytes,
+        *,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+    ) -> wire.Execution:
+        """See `Client.run`."""
+        patience = Patience(timeout_s)
+        submitted = await self._send(calls.submit(plan, title, labels, idempotency_key, patience.wait_s()))
+        if isinstance(submitted, wire.Execution):
+            return submitted
+        patience.pause_s(submitted.execution_id)
+        return await self.wait(submitted.execution_id, patience.left_s)
+
+    async def get(self, execution_id: str) -> wire.Execution:
+        """See `Client.get`."""
+        return await self._send(calls.get(execution_id))
+
+    async def list(self, limit: int = 50, offset: int = 0, status: str | None = None) -> wire.ExecutionList:
+        """See `Client.list`."""
+        return await self._send(calls.list_(limit, offset, status))
+
+    async def sub_steps(self, execution_id: str) -> Sequence[wire.SubStep]:
+        """See `Client.sub_steps`."""
+        return await self._send(calls.sub_steps(execution_id))
+
+    async def result(self, execution_id: str, task_id: str) -> Json:
+        """See `Client.result`."""
+        return await self._send(calls.result(execution_id, task_id))
+
+    async def delete(self, execution_id: str) -> wire.DeleteResponse:
+        """See `Client.delete`."""
+        return await self._send(calls.delete(execution_id))
+
+    async def cancel(self, execution_id: str) -> wire.CommandResponse:
+        """See `Client.cancel`."""
+        return await self._send(calls.cancel(execution_id))
+
+    async def tools(self) -> Sequence[wire.ToolView]:
+        """See `Client.tools`."""
+        return await self._send(calls.tools())
+
+    async def health(self) -> wire.Ready:
+        """See `Client.health`."""
+        return await self._send(calls.health())
+
+    async def wait(self, execution_id: str, timeout_s: float | None = None) -> wire.Execution:
+        """See `Client.wait`."""
+        patience = Patience(timeout_s)
+        while True:
+            execution = await self._send(calls.settled(execution_id, patience.wait_s()))
+            if execution is not None:
+                return execution
+            await asyncio.sleep(patience.pause_s(execution_id))
+
+
+def _base_url(given: str | None) -> str:
+    url = (given or os.environ.get("DAGBOK_URL") or DEFAULT_URL).rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise Misconfigured(f"{url!r} is no address of a server; use http://HOST:PORT.")
+    return url
