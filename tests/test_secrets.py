@@ -273,7 +273,9 @@ def test_a_plan_that_asks_for_an_unknown_secret_or_shows_one_to_a_model_is_not_r
             assert [problem.code for problem in literal.value.problems] == ["literal_secret"]
             with pytest.raises(BadInput) as title:
                 await dagbok.submit(plan_of(task("a", "echo", value=1)), title="is true-value-1")
-            assert "true-value" not in f"{refused.value} {literal.value} {title.value}"
+            with pytest.raises(BadInput) as key:
+                await dagbok.submit(plan_of(task("a", "echo", value=1)), idempotency_key="is-true-value-1")
+            assert "true-value" not in f"{refused.value} {literal.value} {title.value} {key.value}"
             assert await dagbok.list() == []
 
     asyncio.run(main())

@@ -116,7 +116,7 @@ def test_a_caller_that_gives_up_leaves_its_key_held_until_the_commit_is_decided(
                 await commit
                 return await type(journal).create(journal, new)
 
-            monkeypatch.setattr(journal, "create", create_slowly)
+            monkeypatch.setattr(journal, "create", lambda new: asyncio.ensure_future(create_slowly(new)))
             first = asyncio.ensure_future(dagbok.submit(PLAN, idempotency_key="k"))
             await asked.wait()
             first.cancel()

@@ -250,6 +250,7 @@ class Service(Diary):
         else:
             execution, new = self._prepare(document, options, dag_id)
         if asked is not None:
+            self._refuse_literals({"idempotencyKey": asked.key})
             new = replace(new, idempotency_key=asked.key, request_hash=asked.request_hash)
         await self._ensure_available()
         written = self._journal.create(new)
@@ -370,8 +371,7 @@ class Service(Diary):
         with suppress(BadInput):  # which `read` tells better
             # The engine's own from here on: neither the caller nor a tool changes a plan that runs.
             document = values.decode(values.encode(document))
-        if faults := literals(asdict(options), self.redactor, "options"):
-            raise BadInput(faults[0].message, problems=faults, outside_plan=True)
+        self._refuse_literals(asdict(options), "options")
         plan = read(document, self.registry.schemas(), self._limits, self.redactor)
         execution_id = ExecutionId(new_id("dag-exec_"))
         now_ms = self._worker.clock.now_ms()
@@ -394,6 +394,11 @@ class Service(Diary):
             labels=values.encode(dict(options.labels)) if options.labels else None,
         )
         return execution, new
+
+    def _refuse_literals(self, given: Json, *path: str) -> None:
+        """Raise BadInput if `given`, which is stored beside the plan, holds the value of a secret."""
+        if faults := literals(given, self.redactor, *path):
+            raise BadInput(faults[0].message, problems=faults, outside_plan=True)
 
     def _effect(self, task: SubTask) -> Effect:
         tool = self.registry.get(task.tool)

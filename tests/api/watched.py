@@ -96,8 +96,8 @@ class Watched:
         return found
 
     def until(self, **wanted: int) -> dict[str, int]:
-        """Return the state once it has these values."""
-        deadline = time.monotonic() + 60
+        """Return the state once it has these values, which it must before those who wait a minute give up."""
+        deadline = time.monotonic() + 40
         while (found := self.state()) | wanted != found:
             assert time.monotonic() < deadline, f"{found} does not become {wanted}"
             time.sleep(0.01)

@@ -40,6 +40,8 @@ class Waiting:
     async def settled(self, request: Request, execution_id: str, seconds: int) -> bool:
         """Wait for an execution; return whether it ended, waits for a person, or does not run here, within `seconds`.
 
+        Which of these it is, its row tells: one that this process lost or left has not ended.
+
         Raises:
             ClientDisconnect: Nobody is left to be told.
         """
@@ -54,7 +56,7 @@ class Waiting:
             if gone.done() and not wait.done():
                 gone.result()  # or what was wrong with its body
                 raise ClientDisconnect
-            return wait.done() and not wait.cancelled() and wait.exception() is None
+            return wait.done() and not wait.cancelled()
         finally:
             self._waits.discard(wait)
             wait.cancel()
