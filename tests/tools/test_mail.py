@@ -7,10 +7,12 @@ import base64
 import email
 import email.policy
 import ssl
+import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from email.generator import BytesGenerator
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -250,6 +252,38 @@ def test_the_name_of_an_attachment_puts_in_no_header(monkeypatch: pytest.MonkeyP
     assert refusal(polite(Post()), monkeypatch, workspace=tmp_path, attachments=given).code == "invalid_input"
 
 
+def test_a_mail_is_written_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing the largest takes most of a second."""
+    threads: list[int] = []
+    flatten = BytesGenerator.flatten
+
+    def noting(*arguments: Any, **options: Any) -> None:
+        threads.append(threading.get_ident())
+        flatten(*arguments, **options)
+
+    monkeypatch.setattr(BytesGenerator, "flatten", noting)
+    send(polite(Post()), monkeypatch)
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_every_line_ends_as_smtp_wants_it_and_no_line_ends_the_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    post = Post()
+    text = "a\n.\nb\r.\rc\r\n.\r\n..\nd"
+    send(polite(post), monkeypatch, text=text)
+    content = post.envelopes[0].content
+    assert isinstance(content, bytes)
+    assert content.replace(b"\r\n", b"").translate(None, b"\r\n") == content.replace(b"\r\n", b"")
+    assert content.endswith(b"\r\na\r\n.\r\nb\r\n.\r\nc\r\n.\r\n..\r\nd\r\n")
+
+
+def test_a_mail_that_is_too_large_for_the_server_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    post = Post()
+    error = refusal(polite(post, data_size_limit=1000), monkeypatch, text="x " * 1000)
+    assert (error.code, error.smtp_code, post.envelopes) == ("refused", 552, [])
+    assert error.message.startswith("The mail was not sent")
+
+
 def test_a_domain_that_is_not_ascii_is_written_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     assert send(polite(Post()), monkeypatch, to="bo@räksmörgås.se")["accepted"] == ["bo@xn--rksmrgs-5wao1o.se"]
 
@@ -379,7 +413,7 @@ def conversation(*, until: bytes, then: str) -> Serve:
     return script(talk)
 
 
-@pytest.mark.parametrize("until", [b"CONNECT", b"EHLO", b"MAIL", b"RCPT"])
+@pytest.mark.parametrize("until", [b"CONNECT", b"EHLO", b"MAIL", b"RCPT", b"DATA"])
 @pytest.mark.parametrize(("then", "code"), [("cut", "unavailable"), ("hang", "timeout")])
 def test_a_connection_lost_before_the_content_means_not_sent(
     monkeypatch: pytest.MonkeyPatch, until: bytes, then: str, code: str

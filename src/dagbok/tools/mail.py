@@ -106,9 +106,9 @@ def send_email_tool(settings: Settings) -> Tool:
         message["Date"] = format_datetime(datetime.now(UTC))
         message["Message-ID"] = _message_id(context.idempotency_key, sender)
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office notes, please
-        # Reading and encoding 18 MiB takes too long for the loop.
-        await asyncio.to_thread(_fill, message, text, html, attachments or [], context.workspace)
-        refused = await smtp.deliver(server, message, sender=sender.addr_spec, recipients=recipients)
+        # Reading and writing 18 MiB takes too long for the loop.
+        content = await asyncio.to_thread(_written, message, text, html, attachments or [], context.workspace)
+        refused = await smtp.deliver(server, content, sender=sender.addr_spec, recipients=recipients)
         unreached = {one.address for one in refused}
         return {
             "message_id": message["Message-ID"],
@@ -176,6 +176,14 @@ def _line(name: str, text: str) -> str:
 
 def _message_id(key: str, sender: Address) -> str:
     return f"<dagbok.{hashlib.sha256(key.encode()).hexdigest()[:32]}@{sender.domain}>"
+
+
+def _written(
+    message: EmailMessage, text: str, html: str | None, attachments: Sequence[Attachment], workspace: Path
+) -> bytes:
+    """Return the mail as it is sent, with its content; blocking."""
+    _fill(message, text, html, attachments, workspace)
+    return message.as_bytes()
 
 
 def _fill(
