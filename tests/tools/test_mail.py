@@ -10,8 +10,9 @@ import ssl
 import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from email.errors import MessageError
 from email.generator import BytesGenerator
 from email.message import EmailMessage
 from pathlib import Path
@@ -32,6 +33,7 @@ from dagbok.tools.smtp import Encryption, MailServer
 
 PASSWORD = "p@ss/w0rd:åäö"
 FROM = "Hamnen <reports@hamnen.example>"
+WORD = "=?utf-8?q?a=0D=0AX-Evil:_1?="  # as an encoded word, a line break and a header
 PARAMS: dict[str, Any] = {"to": "ann@example.com", "subject": "Hej", "text": "Hello.\n"}
 
 
@@ -231,7 +233,11 @@ def test_what_cannot_be_attached_stops_the_mail(
         {"to": "<a@b.se>> SIZE=1"}, {"to": '"a b"@c.se'}, {"to": "a@b..se"}, {"to": "@b.se"}, {"to": "a@"}, {"to": "x"},
         {"to": "a@-b.se"}, {"to": []}, {"cc": "x"}, {"bcc": ["x y@z.se"]}, {"reply_to": "a@b.se\r\nX: y"},
         {"to": [f"a{n}@b.se" for n in range(60)], "cc": [f"c{n}@b.se" for n in range(41)]},
+        {"to": [f"a{n}@b.se" for n in range(101)]}, {"to": '"a<b" <c@d.se>'}, {"to": 'a"b <c@d.se>'},
         {"subject": "x" * 999}, {"text": "x" * (2**20 + 1)}, {"to": "ann@example.com", "from": "boss@example.com"},
+        {"subject": f"Hi {WORD}"}, {"subject": "=?utf-8?b?AAAA?="}, {"to": f"{WORD} <a@b.se>"},
+        {"to": "=?utf-8?q?=22?= evil@x.se, <a@b.se>"}, {"to": f'"{WORD}" <a@b.se>'}, {"to": "=?utf-8?q?a=0Ab?=@b.se"},
+        {"cc": f"{WORD} <a@b.se>"}, {"bcc": f"{WORD} <a@b.se>"}, {"reply_to": f"{WORD} <a@b.se>"},
     ],
 )  # fmt: skip
 def test_what_no_mail_can_hold_is_refused_before_a_server_is_asked(
@@ -246,10 +252,58 @@ def test_what_no_mail_can_hold_is_refused_before_a_server_is_asked(
     assert asked == []
 
 
-def test_the_name_of_an_attachment_puts_in_no_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a\r\nX-Evil: 1", WORD])
+def test_the_name_of_an_attachment_puts_in_no_header(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "f").write_text("x")
-    given = [{"path": "f", "name": "a\r\nX-Evil: 1"}]
+    given = [{"path": "f", "name": name}]
     assert refusal(polite(Post()), monkeypatch, workspace=tmp_path, attachments=given).code == "invalid_input"
+
+
+@pytest.mark.parametrize(
+    "params", [{"subject": WORD}, {"to": f"{WORD} <a@b.se>"}, {"attachments": [{"path": "f", "name": WORD}]}]
+)
+def test_a_mail_with_headers_that_nobody_gave_it_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, params: dict[str, Any]
+) -> None:
+    """Should another way be found to make a value into headers: what was written is looked at too."""
+    monkeypatch.setattr(mail, "_line", lambda name, text: text)
+    (tmp_path / "f").write_text("x")
+    post = Post()
+    error = refusal(polite(post), monkeypatch, workspace=tmp_path, **params)
+    assert (error.code, post.envelopes) == ("invalid_input", [])
+    assert "cannot be written" in error.message
+
+
+def test_what_python_refuses_to_write_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bytes:
+        raise MessageError("Header value appears to contain an embedded header")  # HeaderWriteError, where there is one
+
+    monkeypatch.setattr(EmailMessage, "as_bytes", refuse)
+    post = Post()
+    error = refusal(polite(post), monkeypatch)
+    assert (error.code, post.envelopes) == ("invalid_input", [])
+    assert "embedded header" in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("  ann@example.com ", "ann@example.com"), ("<ann@example.com>", "ann@example.com"),
+        ("Ann Ek<ann@example.com> ", "Ann Ek <ann@example.com>"), ('"Ek, Ann" < ann@example.com >',
+        '"Ek, Ann" <ann@example.com>'), ('" " <ann@example.com>', "ann@example.com"),
+    ],
+)  # fmt: skip
+def test_the_ways_to_write_an_address(text: str, shown: str) -> None:
+    assert str(mail._address("To", text)) == shown
+
+
+@pytest.mark.parametrize("text", ["{}", "{}a@b.se", "a{}<a@b.se>", '"{}" <a@b.se>', "{}<{}", "a@b.se{}", "{}<>"])
+def test_an_address_full_of_blanks_takes_no_time(text: str) -> None:
+    """A regular expression took time with the third power of the blanks: days for these."""
+    with suppress(ToolError):
+        assert mail._address("To", text.replace("{}", " " * 300_000)).addr_spec == "a@b.se"
 
 
 def test_a_mail_is_written_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """`send_email`: a mail from the operator's address by the operator's server (`smtp`).
 
-Whom a mail seems to come from is not for a plan to say. No header can be put in by a value: addresses are taken apart
-and checked, and `EmailMessage` refuses line breaks. The Message-ID is the same for every attempt at the same act, so
-that whoever receives two can tell.
+Whom a mail seems to come from is not for a plan to say. No header can be put in by a value. `EmailMessage` refuses line
+breaks, but it also reads encoded words (RFC 2047: `=?utf-8?q?a=0D=0AReply-To:_x?=`) and writes what they stand for,
+line breaks too. So these are refused, and the headers that were written are read back before anything is sent. The
+Message-ID is the same for every attempt at the same act, so that whoever receives two can tell.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime
 from pathlib import Path, PurePosixPath
@@ -40,12 +43,12 @@ MAX_ATTACHED_BYTES: Final = 18 * 2**20  # base64 makes it 25 MB, which is what m
 
 _POLICY = SMTP_POLICY.clone(cte_type="7bit")  # so that any server may pass it on
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NAMED = re.compile(r'\s*(?:"(?P<quoted>[^"\\<>]*)"|(?P<name>[^"\\<>]*?))\s*<(?P<address>[^<>]*)>\s*')
+_NO_NAME = re.compile(r'["\\<>]')
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 Recipient = Annotated[str, Field(min_length=3, max_length=500)]
-Recipients = Recipient | list[Recipient]
+Recipients = Recipient | Annotated[list[Recipient], Field(max_length=MAX_RECIPIENTS)]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -145,16 +148,21 @@ def _addresses(name: str, given: Recipients | None) -> list[Address]:
 
 def _address(name: str, text: str) -> Address:
     """Return one address, with the name before it if there is one. A domain that is not ASCII is written in ASCII."""
-    named = _NAMED.fullmatch(text)
-    shown = (named["quoted"] or named["name"] or "").strip() if named else ""
-    local, _, domain = (named["address"] if named else text).strip().rpartition("@")
+    # Taken apart by hand: regular expressions for this went over a run of blanks again and again.
+    whole = text.strip()
+    shown, _, address = whole[:-1].rpartition("<") if whole.endswith(">") else ("", "", whole)
+    shown = shown.strip()
+    if len(shown) > 1 and shown[0] == shown[-1] == '"':
+        shown = shown[1:-1].strip()
+    local, _, domain = address.strip().rpartition("@")
     try:
         domain = domain.encode("idna").decode()
     except UnicodeError:
         domain = ""
     fits = len(local) <= 64 and len(domain) <= 253 and all(map(_LABEL.fullmatch, domain.split(".")))
-    if _CONTROL.search(text) or not fits or not _LOCAL.fullmatch(local):
+    if _CONTROL.search(text) or _NO_NAME.search(shown) or not fits or not _LOCAL.fullmatch(local):
         raise ToolError(f"{name}: {text[:200]!r} is no address, such as ann@example.com.", code="invalid_input")
+    _line(f"address in {name}", text)
     return Address(shown, local, domain)
 
 
@@ -171,6 +179,9 @@ def _distinct(addresses: Iterable[Address]) -> list[str]:
 def _line(name: str, text: str) -> str:
     if _CONTROL.search(text):
         raise ToolError(f"The {name} holds a line break or another control character.", code="invalid_input")
+    if "=?" in text:
+        message = f"The {name} holds `=?`, which begins an encoded word. Write the text itself; it is encoded for you."
+        raise ToolError(message, code="invalid_input")
     return text
 
 
@@ -183,7 +194,21 @@ def _written(
 ) -> bytes:
     """Return the mail as it is sent, with its content; blocking."""
     _fill(message, text, html, attachments, workspace)
-    return message.as_bytes()
+    try:
+        kept = all(_headers_are_kept(part) for part in message.walk())
+        content = message.as_bytes()
+    except MessageError as exc:  # newer Pythons look for line breaks themselves
+        raise ToolError(f"The mail cannot be written: {str(exc)[:300]}.", code="invalid_input") from exc
+    if not kept:
+        raise ToolError("The mail cannot be written: a value of it would become a header.", code="invalid_input")
+    return content
+
+
+def _headers_are_kept(part: EmailMessage) -> bool:
+    """Tell whether the headers of a part, read back as they are written, have the names that they were given."""
+    head = b"".join(_POLICY.fold_binary(name, value) for name, value in part.items())
+    read = BytesHeaderParser().parsebytes(head)
+    return read.keys() == part.keys() and not read.get_payload()
 
 
 def _fill(
