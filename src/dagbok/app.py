@@ -140,6 +140,7 @@ class Dagbok:
         vault = given if isinstance(given, Vault) else await asyncio.to_thread(Vault.load, settings, over=given)
         stack.callback(vault.guard(registry.names()))
         await stack.enter_async_context(registry.home.egress)
+        await stack.enter_async_context(registry.home.page_reader)
         await models.check()
         database = await asyncio.to_thread(
             Database.open, settings.database_url, synchronous=settings.sqlite_synchronous

@@ -23,6 +23,7 @@ from dagbok.tools.context import ToolContext, context_of
 from dagbok.tools.decorator import as_tool
 from dagbok.tools.egress import Egress
 from dagbok.tools.files import list_files, read_file, write_file
+from dagbok.tools.page_reader import PageReader
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def refusal(function: Any, workspace: Path, **params: Any) -> ToolError:
 
 
 def as_context(workspace: Path) -> ToolContext:
-    return context_of(make_call(), tool="x", workspace=workspace, egress=Egress())
+    return context_of(make_call(), tool="x", workspace=workspace, egress=Egress(), page_reader=PageReader())
 
 
 def listed(workspace: Path, **params: Any) -> list[str]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
+import select
 import signal
+import subprocess
+import sys
 import threading
+from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,12 +21,13 @@ import pytest
 from servers import Received, Server, redirect, reply, serving, to_loopback
 from tool_calls import make_call
 
+from dagbok import Dagbok
 from dagbok.domain.states import Effect
 from dagbok.errors import ToolError
 from dagbok.tools import markup, page_reader, pages
 from dagbok.tools.egress import Egress
 from dagbok.tools.page_reader import PageReader
-from dagbok.tools.registry import Registry
+from dagbok.tools.registry import Registry, ToolContext
 
 PARAGRAPH = "The harbour was quiet that morning, and the boats lay still while the town slept on behind them. " * 3
 ARTICLE = f"""<!doctype html>
@@ -261,13 +267,46 @@ def test_a_page_built_to_be_slow_is_read_all_the_same(page: str) -> None:
     assert found["text"].strip() in ("deep", "text", "") or found["text"].strip()[0] in "xy"
 
 
-def test_a_page_that_holds_a_rule_for_hours_is_given_up_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+HOSTILE = "<html><script type='application/ld+json'>{" + '"@type"  : [' * 300_000 + "</script><p>x</p></html>"
+
+
+def instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, begin: str = "", **constants: int) -> None:
+    """Let the processes run a program that begins otherwise, or has other constants."""
+    program = Path(markup.__file__).read_text()
+    for name, value in constants.items():
+        program, count = re.subn(rf"^({name}: Final = )\d+", rf"\g<1>{value}", program, flags=re.MULTILINE)
+        assert count == 1
+    (tmp_path / "program.py").write_text(program.replace("import json\n", f"{begin}\nimport json\n", 1))
+    monkeypatch.setattr(page_reader, "_PROGRAM", tmp_path / "program.py")
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+    """The processes that read pages, in the order they were ready."""
+    found: list[Process] = []
+    start = page_reader._start
+
+    async def noting() -> Process:
+        found.append(await start())
+        return found[-1]
+
+    monkeypatch.setattr(page_reader, "_start", noting)
+    return found
+
+
+async def simply(reader: PageReader, text: str = "x") -> str:
+    page = await reader.read(f"<p>{text}</p>", url="https://a.example/x?key=7", max_chars=100, max_links=0)
+    return str(page["text"])
+
+
+def test_a_page_that_holds_a_rule_for_hours_is_given_up_and_the_next_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A regular expression of trafilatura is quadratic in this; in a thread it would stop the whole process."""
-    monkeypatch.setattr(page_reader, "TIMEOUT_S", 3.0)
-    hostile = "<html><script type='application/ld+json'>{" + '"@type"  : [' * 300_000 + "</script><p>x</p></html>"
+    instead(monkeypatch, tmp_path, CPU_S=1)
     turns = 0
 
-    async def main() -> tuple[ToolError, dict[str, Any]]:
+    async def main() -> tuple[ToolError, str]:
         async def tick() -> None:
             nonlocal turns
             while True:
@@ -277,50 +316,55 @@ def test_a_page_that_holds_a_rule_for_hours_is_given_up_and_the_next_is_read(mon
         ticking = asyncio.ensure_future(tick())
         async with PageReader() as reader:
             with pytest.raises(ToolError) as caught:
-                await reader.read(hostile, url="https://a.example/", max_chars=100, max_links=0)
-            after = await reader.read("<p>next</p>", url="https://a.example/", max_chars=100, max_links=0)
+                await reader.read(HOSTILE, url="https://a.example/?key=7", max_chars=100, max_links=0)
+            after = await simply(reader, "next")
         ticking.cancel()
         return caught.value, after
 
     error, after = asyncio.run(main())
     assert error.code == "unreadable"
     assert "http_request" in error.message
-    assert after["text"] == "next"
+    assert "key" not in error.message
+    assert after == "next"
     assert turns > 20  # the loop went on meanwhile
 
 
 def test_a_process_that_dies_fails_its_page_and_no_other() -> None:
-    async def main() -> str:
-        async with PageReader() as reader:
-            await reader.read("<p>one</p>", url="https://a.example/", max_chars=100, max_links=0)
-            process = reader._idle[0]
+    async def main() -> None:
+        async with PageReader(processes=1) as reader:
+            await simply(reader)
+            process = next(iter(reader._idle))
             process.kill()
             await process.wait()
+            assert await simply(reader, "two") == "two"  # nobody waited on the one that died
+            process = next(iter(reader._idle))
+            os.kill(process.pid, signal.SIGSTOP)
+            reading = asyncio.ensure_future(simply(reader))
+            await asyncio.sleep(0)
+            process.kill()
             with pytest.raises(ToolError) as caught:
-                await reader.read("<p>two</p>", url="https://a.example/", max_chars=100, max_links=0)
+                await reading
             assert caught.value.code == "unreadable"
-            found = await reader.read("<p>three</p>", url="https://a.example/", max_chars=100, max_links=0)
-            return str(found["text"])
+            assert await simply(reader, "three") == "three"
 
-    assert asyncio.run(main()) == "three"
+    asyncio.run(main())
 
 
-def test_no_process_is_left_after_a_call_that_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[Any] = []
-    start = page_reader._start
-
-    async def noting() -> Any:
-        started.append(await start())
-        asking.set()
-        return started[-1]
-
-    monkeypatch.setattr(page_reader, "_start", noting)
+def test_no_process_is_left_after_a_call_that_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch, started: list[Process]
+) -> None:
     asking = asyncio.Event()
-    hostile = "<html><script type='application/ld+json'>{" + '"@type"  : [' * 300_000 + "</script><p>x</p></html>"
+    ask = page_reader._ask
+
+    async def noting(*arguments: Any) -> bytes:
+        asking.set()
+        return await ask(*arguments)
+
+    monkeypatch.setattr(page_reader, "_ask", noting)
 
     async def main() -> None:
         async with PageReader() as reader:
-            task = asyncio.ensure_future(reader.read(hostile, url="https://a.example/", max_chars=1, max_links=0))
+            task = asyncio.ensure_future(reader.read(HOSTILE, url="https://a.example/", max_chars=1, max_links=0))
             await asking.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -332,13 +376,151 @@ def test_no_process_is_left_after_a_call_that_is_cancelled(monkeypatch: pytest.M
         os.kill(started[0].pid, 0)
 
 
+def test_leaving_ends_every_process_even_if_it_is_cancelled() -> None:
+    async def main() -> list[int]:
+        reader = PageReader(processes=3)
+        await reader.__aenter__()
+        await asyncio.gather(*(simply(reader) for _ in range(3)))
+        processes = list(reader._idle)
+        assert len(processes) == 3
+        leaving = asyncio.ensure_future(reader.__aexit__())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        return [await asyncio.wait_for(process.wait(), 20) for process in processes]
+
+    assert asyncio.run(main()) == [-signal.SIGKILL] * 3
+
+
+def test_however_many_pages_there_are_the_processes_are_few(started: list[Process]) -> None:
+    """64 calls once had 64 processes and 3.6 GB."""
+
+    async def main() -> list[str]:
+        async with PageReader(processes=2) as reader:
+            return await asyncio.gather(*(simply(reader, str(n)) for n in range(20)))
+
+    assert asyncio.run(main()) == [str(n) for n in range(20)]
+    assert len(started) == 2
+
+
+def test_a_process_without_pages_ends_after_a_while(started: list[Process]) -> None:
+    async def main() -> None:
+        async with PageReader(idle_s=0) as reader:
+            await simply(reader)
+            assert await asyncio.wait_for(started[0].wait(), 20) == -signal.SIGKILL
+            assert await simply(reader, "again") == "again"
+
+    asyncio.run(main())
+    assert len(started) == 2
+
+
+def test_outside_an_engine_a_call_has_processes_of_its_own(started: list[Process]) -> None:
+    with serving(lambda request: html(ARTICLE)) as server:
+        urls = [server.url_of("quay.example", f"/{n}") for n in range(12)]
+        assert len(call("fetch_urls", to(server), urls=urls)) == 12
+        assert 1 <= len(started) <= page_reader.PROCESSES
+        assert all(process.returncode is not None for process in started)
+
+    async def main() -> None:
+        reader = PageReader()
+        with pytest.raises(RuntimeError, match="not open"):
+            await simply(reader)
+        async with reader:
+            async with reader.here() as same:
+                assert same is reader
+            with pytest.raises(RuntimeError, match="open already"):
+                await reader.__aenter__()
+
+    asyncio.run(main())
+
+
+def test_all_calls_of_an_engine_share_its_processes(tmp_path: Path, started: list[Process]) -> None:
+    async def read(context: ToolContext) -> str:
+        async with context.page_reader.here() as reader:
+            return await simply(reader)
+
+    async def main() -> None:
+        database = f"sqlite:///{tmp_path}/diary.db"
+        async with Dagbok(database, tools=[read], workspace=tmp_path) as dagbok:
+            tasks = [{"id": str(n), "action_type": "tool", "tool_or_prompt": {"name": "read"}} for n in range(12)]
+            done = await dagbok.run({"original_request": "x", "intent": {"primary": "x"}, "sub_tasks": tasks})
+            assert done.status == "completed"
+            assert 1 <= len(started) <= page_reader.PROCESSES
+        assert all(process.returncode is not None for process in started)
+
+    asyncio.run(main())
+
+
+def test_a_killed_engine_leaves_no_process() -> None:
+    program = (
+        "import asyncio\nfrom dagbok.tools.page_reader import PageReader\n"
+        "async def main():\n"
+        "    async with PageReader() as reader:\n"
+        "        await reader.read('<p>x</p>', url='http://a/', max_chars=1, max_links=0)\n"
+        "        print(next(iter(reader._idle)).pid, flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as engine:
+        assert engine.stdout is not None
+        reading = os.pidfd_open(int(engine.stdout.readline()))
+        try:
+            assert select.select([reading], [], [], 0)[0] == []  # it lives
+            engine.kill()
+            assert select.select([reading], [], [], 20)[0] == [reading]
+        finally:
+            os.close(reading)
+
+
+def test_ctrl_c_in_a_terminal_is_for_the_engine_alone() -> None:
+    async def main() -> int:
+        async with PageReader() as reader:
+            await simply(reader)
+            return os.getsid(next(iter(reader._idle)).pid)
+
+    assert asyncio.run(main()) != os.getsid(0)
+
+
+def test_the_time_of_a_page_begins_when_its_process_is_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a busy machine the start alone takes long, and an honest page is not to blame."""
+    instead(monkeypatch, tmp_path, "import time; time.sleep(2.5)")
+    monkeypatch.setattr(page_reader, "TIMEOUT_S", 2.0)
+    assert read("<p>fine</p>")["text"] == "fine"
+
+
+def failing_start() -> ToolError:
+    with pytest.raises(ToolError) as caught:
+        read("<p>x</p>")
+    assert caught.value.code == "unavailable"
+    return caught.value
+
+
+def test_a_process_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    instead(monkeypatch, tmp_path, "raise ImportError('half a package')")
+    assert "ImportError: half a package" in failing_start().message
+    instead(monkeypatch, tmp_path, "import time; time.sleep(60)")
+    monkeypatch.setattr(page_reader, "START_S", 0.1)
+    assert "not ready within 0.1 s" in failing_start().message
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert "/nowhere/python" in failing_start().message
+
+
+def test_the_process_finds_the_packages_that_we_find(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "only_here.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    instead(monkeypatch, tmp_path, "import only_here")
+    assert read("<p>found</p>")["text"] == "found"
+
+
 def test_the_process_gets_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGBOK_SMTP_URL", "smtp://u:secret@h")
 
     async def main() -> bytes:
         async with PageReader() as reader:
             await reader.read("<p>x</p>", url="https://a.example/", max_chars=1, max_links=0)
-            return await asyncio.to_thread(Path(f"/proc/{reader._idle[0].pid}/environ").read_bytes)
+            return await asyncio.to_thread(Path(f"/proc/{next(iter(reader._idle)).pid}/environ").read_bytes)
 
     environment = asyncio.run(main())
     assert b"PATH=" in environment
@@ -351,7 +533,7 @@ def test_the_process_is_bounded_by_the_system_too() -> None:
     async def main() -> str:
         async with PageReader() as reader:
             await reader.read("<p>x</p>", url="https://a.example/", max_chars=1, max_links=0)
-            return await asyncio.to_thread(Path(f"/proc/{reader._idle[0].pid}/limits").read_text)
+            return await asyncio.to_thread(Path(f"/proc/{next(iter(reader._idle)).pid}/limits").read_text)
 
     limits = {line[:26].strip(): line[26:].split()[0] for line in asyncio.run(main()).splitlines()}
     assert int(limits["Max cpu time"]) in range(markup.CPU_S, markup.CPU_S + 10)
@@ -359,19 +541,22 @@ def test_the_process_is_bounded_by_the_system_too() -> None:
     assert limits["Max file size"] == "0"
 
 
-def test_a_process_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
+def test_a_process_that_does_not_answer_is_given_up_and_the_page_can_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> ToolError:
         async with PageReader() as reader:
-            await reader.read("<p>one</p>", url="https://a.example/", max_chars=100, max_links=0)
-            os.kill(reader._idle[0].pid, signal.SIGSTOP)
+            await simply(reader)
+            os.kill(next(iter(reader._idle)).pid, signal.SIGSTOP)
             monkeypatch.setattr(page_reader, "TIMEOUT_S", 0.1)
             with pytest.raises(ToolError) as caught:
-                await asyncio.wait_for(
-                    reader.read("<p>two</p>", url="https://a.example/", max_chars=100, max_links=0), 20
-                )
-            assert caught.value.code == "unreadable"
+                await asyncio.wait_for(simply(reader), 20)
+            return caught.value
 
-    asyncio.run(main())
+    error = asyncio.run(main())
+    assert error.code == "timeout"
+    assert "https://a.example/x " in error.message
+    assert "key" not in error.message
 
 
 def test_what_trafilatura_cannot_take_falls_back_to_the_visible_text(monkeypatch: pytest.MonkeyPatch) -> None:

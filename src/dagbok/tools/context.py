@@ -13,6 +13,7 @@ from dagbok.domain.call import Call
 from dagbok.domain.ids import ExecutionId, TaskId
 from dagbok.domain.values import clean
 from dagbok.tools.egress import Egress
+from dagbok.tools.page_reader import PageReader
 
 if TYPE_CHECKING:
     _Adapter = logging.LoggerAdapter[logging.Logger]  # generic to type checkers; subscripting it costs at run time
@@ -38,6 +39,7 @@ class ToolContext:
     call: Call  #: everything the engine handed over, for tools such as `inference` that need more
     workspace: Path  #: the folder that file tools may touch, absolute
     egress: Egress  #: the guarded way to the network, for every tool that fetches what a plan names
+    page_reader: PageReader  #: reads HTML in processes; `async with context.page_reader.here() as reader:`
     logger: ToolLogger  #: `dagbok.tool.NAME`; its records carry `execution_id`, `task_id` and `attempt`
 
     @property
@@ -86,7 +88,8 @@ class ToolContext:
         return self.call.redact(text)
 
 
-def context_of(call: Call, *, tool: str, workspace: Path, egress: Egress) -> ToolContext:
+def context_of(call: Call, *, tool: str, workspace: Path, egress: Egress, page_reader: PageReader) -> ToolContext:
     """Return the context of `call` for the tool named `tool`."""
     ids = {"execution_id": call.execution_id, "task_id": call.task_id, "attempt": call.attempt}
-    return ToolContext(call, workspace, egress, ToolLogger(logging.getLogger(f"dagbok.tool.{tool}"), ids))
+    logger = ToolLogger(logging.getLogger(f"dagbok.tool.{tool}"), ids)
+    return ToolContext(call, workspace, egress, page_reader, logger)

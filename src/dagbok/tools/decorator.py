@@ -184,7 +184,9 @@ class _Body:
             except ValidationError as exc:
                 raise inputs.misfit(self.name, self.schema, call.params, exc, call.redact) from exc
         if self.context is not None:
-            arguments[self.context] = context_of(call, tool=self.name, workspace=home.workspace, egress=home.egress)
+            arguments[self.context] = context_of(
+                call, tool=self.name, workspace=home.workspace, egress=home.egress, page_reader=home.page_reader
+            )
         if self.on_loop:
             awaitable: Awaitable[object] = self.function(**arguments)
             return awaitable

@@ -12,6 +12,7 @@ page that is not built to be slow goes on to trafilatura.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import struct
 import sys
@@ -191,9 +192,18 @@ def _clean(text: str) -> str:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until there are no more: params of `read` in, its result out, each as JSON after its length."""
+    """Say that we are ready (one byte), then answer requests until there are no more.
+
+    A request is the params of `read`, an answer what it returns, each as JSON after its length. Errors are said until
+    we are ready; later nobody reads them.
+    """
+    import trafilatura  # noqa: F401  # half a second that is not the first page's
+
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_AS, MEMORY_BYTES)
+    answers.write(b"\n")
+    answers.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     while head := requests.read(4):
         request = json.loads(requests.read(*struct.unpack(">I", head)))
         used = resource.getrusage(resource.RUSAGE_SELF)

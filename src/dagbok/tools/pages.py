@@ -20,7 +20,6 @@ from dagbok.tools.page_reader import PageReader
 
 MAX_PAGE_BYTES: Final = 4 * 2**20  # of HTML or text, unpacked
 MAX_PER_HOST: Final = 4  # requests to one host at a time
-PROCESSES: Final = 2  # that read the pages of one call
 _NO_TEXT: Final = "The page holds no text. It may be filled in by scripts, which are not run."
 
 _HTML = ("text/html", "application/xhtml+xml")
@@ -59,7 +58,7 @@ async def fetch_page(
         {"url" (where it was in the end), "title", "text", "truncated", "links": [{"url", "text"}], "author", "date",
         "site_name", "language", "note"}. What is not known is null; `note` says why there is no text.
     """
-    async with PageReader() as reader:
+    async with context.page_reader.here() as reader:
         return await _read(context, reader, url, max_chars, max_links, timeout_seconds)
 
 
@@ -102,7 +101,7 @@ async def fetch_urls(
 
     distinct = list(dict.fromkeys(wanted.values()))
     total = len(distinct)
-    async with PageReader(processes=PROCESSES) as reader:
+    async with context.page_reader.here() as reader:
         tasks = [asyncio.ensure_future(fetch(url)) for url in distinct]
         try:
             await asyncio.gather(*tasks)

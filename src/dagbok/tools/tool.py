@@ -20,6 +20,7 @@ from dagbok.domain.states import Effect
 from dagbok.errors import Misconfigured, ToolError
 from dagbok.tools.egress import Egress
 from dagbok.tools.lanes import ThreadLane
+from dagbok.tools.page_reader import PageReader
 from dagbok.tools.results import AS_IS, as_json
 
 DEFAULT_TIMEOUT_S = 300.0  # as `Settings.tool_timeout_s`, for tools outside any registry
@@ -39,6 +40,7 @@ class Home:
     lane: ThreadLane = field(default_factory=ThreadLane)  #: where synchronous bodies run
     egress: Egress = field(default_factory=Egress)  #: the way to the network
     on_late: OnLate | None = None  #: called on the loop; None drops late outcomes
+    page_reader: PageReader = field(default_factory=PageReader)  #: the processes that read HTML
 
 
 #: Returns what a call with these params would do when repeated. Params as in the plan: references are still text.
