@@ -260,6 +260,21 @@ def test_the_tunnel_is_for_those_who_know_its_password_alone() -> None:
         assert not was_touched(listener)
 
 
+def test_strangers_do_not_use_up_the_connections_of_the_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnels, "MAX_CONNECTIONS", 2)
+
+    async def talk(tunnel: Tunnel, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[bytes]:
+        said: list[bytes] = []
+        for password in ("guessed", "guessed", "guessed", None, None, None):
+            one, other = await connect(tunnel)
+            other.write(ask(tunnel, "CONNECT 10.0.0.1:443", password=password))
+            said.append((await one.read())[9:12])
+            other.transport.abort()
+        return said
+
+    assert through(Egress(), talk) == [b"407", b"407", b"407", b"502", b"502", b"429"]
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -17,7 +17,7 @@ from typing import Final, Self
 from dagbok.errors import ToolError
 from dagbok.tools.egress import Egress
 
-MAX_CONNECTIONS: Final = 64  # of one tunnel in all its life
+MAX_CONNECTIONS: Final = 64  # of its client, in all its life
 MAX_BYTES: Final = 32 * 2**20  # of one tunnel, both ways
 _HEAD_S: Final = 10.0  # a client has so long to say where it wants to go
 _CHUNK: Final = 64 * 1024
@@ -57,7 +57,6 @@ class Tunnel:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            self._connections += 1
             async with asyncio.timeout(_HEAD_S):
                 head = await reader.readuntil(b"\r\n\r\n")
             place = self._read(head)
@@ -79,6 +78,7 @@ class Tunnel:
         scheme, _, credentials = given.partition(b" ")
         if not hmac.compare_digest(scheme.lower() + b" " + credentials.strip(), self._expected):
             return b'407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="dagbok"'
+        self._connections += 1  # of those who know the password: others must not use them up
         if self._connections > MAX_CONNECTIONS:
             return b"429 Too Many Requests"
         method, _, rest = first.partition(b" ")
