@@ -25,7 +25,7 @@ from dagbok import Dagbok
 from dagbok.domain.states import Effect
 from dagbok.errors import ToolError
 from dagbok.tools import markup, page_reader, pages
-from dagbok.tools.egress import Egress
+from dagbok.tools.egress import Egress, Fetched
 from dagbok.tools.page_reader import PageReader
 from dagbok.tools.registry import Registry, ToolContext
 
@@ -205,6 +205,40 @@ def test_what_is_no_text_is_refused_and_the_way_to_get_it_named(content_type: st
 def test_the_charset_is_that_of_the_mark_the_header_or_the_page(encoded: bytes, charset: str) -> None:
     text = fetch(html(encoded, charset))["text"]
     assert text in ("smörgås", "smörgås “x”")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "begin"),
+    [
+        ("text/html; charset=" + " " * 10**6 + ";", b""),
+        ("text/html; charset " + " " * 10**6, b""),
+        ("text/html" + "; charset = " * 10**5, b""),
+        ("text/html", b"<meta" * 4000 + b"charset=" + b" " * 10**6 + b";"),
+        ("text/html", b"<meta " + b"charset=" + b" " * 10**6 + b";"),
+        ("text/html", (b"<meta charset" + b" " * 9) * 40_000),
+        ("text/html", b"<meta " + b"charset=" * 10**5),
+    ],
+    ids=range(7),
+)
+def test_a_charset_built_to_be_slow_is_none(monkeypatch: pytest.MonkeyPatch, content_type: str, begin: bytes) -> None:
+    """Regular expressions of quadratic time took seconds for a few kilobytes, with the engine held; hours for these."""
+    monkeypatch.setattr(pages, "_META_BYTES", 10**7)
+    monkeypatch.setattr(pages, "_HEADER_CHARS", 10**7, raising=False)
+    content = begin + "<p>smörgås</p>".encode()
+    assert "smörgås" in pages._decoded(Fetched(200, "https://a.example/", {"content-type": content_type}, content))
+
+
+@pytest.mark.parametrize(
+    "declared",
+    ['<meta charset=latin1>', "<META/CHARSET = 'latin1'>", '<meta name=x><meta content="text/html; charset= latin1">',
+     '<meta data-x="' + "y" * 300 + '" charset="latin1"/>'],
+)  # fmt: skip
+def test_the_ways_a_page_declares_its_charset(declared: str) -> None:
+    content = f"{declared}<p>smörgås</p>".encode("cp1252")
+    assert "smörgås" in pages._decoded(Fetched(200, "https://a.example/", {"content-type": "text/html"}, content))
+    content = f"{declared}<p>smörgås</p>".encode()
+    headers = {"content-type": "text/html; Charset='utf-8'"}
+    assert "smörgås" in pages._decoded(Fetched(200, "https://a.example/", headers, content))
 
 
 @pytest.mark.parametrize(
