@@ -136,6 +136,19 @@ def test_a_redirect_tells_where_the_page_is() -> None:
     assert page["title"] == "Harbour news"
 
 
+@pytest.mark.parametrize("answer", [html(ARTICLE), reply(b"text")])
+@pytest.mark.parametrize(
+    ("asked", "location", "shown"),
+    [("/a?id=7", "/b?sig=key", "/b"), ("/a", "/b?sig=key", "/b"), ("/a?id=7", "/b?id=7", "/b?id=7"),
+     ("/a?id=7", "/b", "/b")],
+)  # fmt: skip
+def test_a_query_that_a_redirect_brought_is_not_kept(answer: bytes, asked: str, location: str, shown: str) -> None:
+    """It may be a key (a signed URL of a store); what the plan asked for is a part of what the page is."""
+    page = fetch(lambda request: redirect(location) if request.target == asked else answer, asked)
+    assert page["url"].partition("quay.example")[2].partition("/")[2] == shown[1:]
+    assert "sig" not in str(page)
+
+
 def test_text_beyond_the_limit_is_cut_and_said_to_be() -> None:
     page = fetch(html(ARTICLE), max_chars=10)
     assert (page["text"], page["truncated"]) == ("# Harbour ", True)
@@ -612,8 +625,10 @@ def test_a_fault_is_logged_and_not_part_of_the_page(
 
     monkeypatch.setattr(PageReader, "read", found)
     with caplog.at_level(logging.WARNING, logger="dagbok.tool.fetch_page"):
-        assert "fault" not in fetch(html("<p>x</p>"))
+        assert "fault" not in fetch(html("<p>x</p>"), "/page?key=7")
     assert "RecursionError" in caplog.text
+    assert "/page" in caplog.text
+    assert "key" not in caplog.text
 
 
 def test_reading_a_page_makes_no_further_request() -> None:

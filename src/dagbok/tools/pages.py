@@ -12,6 +12,7 @@ from urllib.parse import urldefrag, urlsplit
 from pydantic import Field
 
 from dagbok.errors import ToolError
+from dagbok.tools import urls as web  # `urls` is a param of `fetch_urls`
 from dagbok.tools.context import ToolContext
 from dagbok.tools.decorator import tool
 from dagbok.tools.egress import Fetched
@@ -57,8 +58,9 @@ async def fetch_page(
         timeout_seconds: For fetching it.
 
     Returns:
-        {"url" (where it was in the end), "title", "text", "truncated", "links": [{"url", "text"}], "author", "date",
-        "site_name", "language", "note"}. What is not known is null; `note` says why there is no text.
+        {"url" (where it was in the end, without a query that a redirect brought), "title", "text", "truncated",
+        "links": [{"url", "text"}], "author", "date", "site_name", "language", "note"}. What is not known is null;
+        `note` says why there is no text.
     """
     async with context.page_reader.here() as reader:
         return await _read(context, reader, url, max_chars, max_links, timeout_seconds)
@@ -128,8 +130,9 @@ async def _read(
         return _as_it_is(answer, max_chars)
     page = await reader.read(_decoded(answer), url=answer.url, max_chars=max_chars, max_links=max_links)
     if fault := page.pop("fault"):
-        context.logger.warning("the main text of %s was not found, its visible text is used: %s", answer.url, fault)
-    return {"url": answer.url, **page, "note": None if page["text"] else _NO_TEXT}
+        shown = web.read(answer.url).shown
+        context.logger.warning("the main text of %s was not found, its visible text is used: %s", shown, fault)
+    return {"url": _where(answer), **page, "note": None if page["text"] else _NO_TEXT}
 
 
 def _as_it_is(answer: Fetched, max_chars: int) -> dict[str, Any]:
@@ -137,13 +140,13 @@ def _as_it_is(answer: Fetched, max_chars: int) -> dict[str, Any]:
     text = answer.text()
     if not (kind in _TEXT or kind.startswith("text/") or kind.endswith(("+json", "+xml")) or not kind) or "\0" in text:
         message = (
-            f"{answer.url.partition('?')[0]:.500} is {kind or 'no text'}, which is not read as a page. "
+            f"{web.read(answer.url).shown} is {kind[:100] or 'no text'}, which is not read as a page. "
             "`http_request` gives any content, as base64 where it is no text."
         )
         raise ToolError(message, code="unsupported_media_type")
     unknown = dict.fromkeys(("author", "date", "site_name", "language", "note"))
     return {
-        "url": answer.url,
+        "url": _where(answer),
         "title": None,
         "text": text[:max_chars],
         "truncated": len(text) > max_chars,
@@ -182,6 +185,17 @@ def _declared(content: bytes) -> str:
         if found := _CHARSET.search(element[1]):
             return found[1].decode().lower()
     return ""
+
+
+def _where(answer: Fetched) -> str:
+    """Return where a page is in the end.
+
+    A query that the plan asked for is a part of that (`?id=7`). One that a redirect brought may hold a key, so it is
+    left out, as `http_request` does.
+    """
+    place, _, query = answer.url.partition("?")
+    asked = answer.redirects[0] if answer.redirects else answer.url
+    return answer.url if query == asked.partition("?")[2] else place
 
 
 def _host(url: str) -> str:
