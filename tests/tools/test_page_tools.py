@@ -676,6 +676,37 @@ def test_many_pages_come_in_the_order_asked_for_and_failures_beside_them() -> No
         assert Counter(request.target for request in server.requests) == {"/a": 1, "/b": 1, "/missing": 1}
 
 
+def test_a_page_that_finds_a_fault_of_ours_harms_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object, **__: object) -> dict[str, Any]:
+        raise TypeError("str is not valid UTF-8")
+
+    monkeypatch.setattr(PageReader, "read", fail)
+
+    def respond(request: Received) -> bytes:
+        return html("<p>x</p>") if request.target.startswith("/odd") else reply(b"fine")
+
+    with serving(respond) as server:
+        urls = [server.url_of("quay.example", target) for target in ("/odd?key=7", "/fine")]
+        odd, fine = call("fetch_urls", to(server), urls=urls)
+    assert odd["error"] == {"code": "tool_error", "message": "TypeError: str is not valid UTF-8"}
+    assert fine["page"]["text"] == "fine"
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.exc_info is not None
+    assert "/odd" in record.getMessage()
+    assert "key" not in record.getMessage()
+
+
+def test_a_process_that_cannot_start_harms_no_page_without_html(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with serving(lambda request: html("<p>x</p>") if request.target == "/html" else reply(b"fine")) as server:
+        urls = [server.url_of("quay.example", target) for target in ("/html", "/text")]
+        page, text = call("fetch_urls", to(server), urls=urls)
+    assert page["error"]["code"] == "unavailable"
+    assert text["page"]["text"] == "fine"
+
+
 def test_progress_counts_the_pages() -> None:
     told: list[tuple[str, float | None]] = []
     with serving(lambda request: reply(b"x")) as server:

@@ -101,6 +101,10 @@ async def fetch_urls(
                 found[url] = {"ok": True, "page": page}
             except ToolError as exc:
                 found[url] = {"ok": False, "error": {"code": exc.code, "message": exc.message}}
+            except Exception as exc:  # a page that finds a hole in our code; the others have done nothing
+                context.logger.exception("reading a page failed: %s", url.partition("?")[0])
+                message = f"{type(exc).__name__}: {context.redact(str(exc))[:300]}"
+                found[url] = {"ok": False, "error": {"code": "tool_error", "message": message}}
         context.progress(f"{len(found)} of {total} pages", len(found) / total)
 
     distinct = list(dict.fromkeys(wanted.values()))
