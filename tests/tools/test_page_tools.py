@@ -757,6 +757,15 @@ def test_one_host_is_asked_a_few_times_at_once(limit: int, expected: int) -> Non
     assert gate.most == expected
 
 
+def test_one_host_is_one_however_it_is_written() -> None:
+    spellings = ("quay.example", "QUAY.example", "\uff51uay.example")
+    gate = Gate(pages.MAX_PER_HOST)
+    with serving(gate) as server:
+        urls = [server.url_of(host, f"/{n}") for host in spellings for n in range(3)]
+        call("fetch_urls", to(server), urls=urls, max_concurrency=9)
+    assert gate.most == pages.MAX_PER_HOST
+
+
 def test_a_busy_host_does_not_hold_up_the_others() -> None:
     gate = Gate(8)
     with serving(gate) as server:

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 from typing import Annotated, Any, Final
-from urllib.parse import urldefrag, urlsplit
+from urllib.parse import urldefrag
 
 from pydantic import Field
 
@@ -204,8 +204,8 @@ def _where(answer: Fetched) -> str:
 
 def _host(url: str) -> str:
     try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
+        return web.read(url).host
+    except ToolError:
         return ""  # it will fail by itself, with a message
 
 
