@@ -207,7 +207,7 @@ def test_what_is_no_text_is_refused_and_the_way_to_get_it_named(content_type: st
     [
         ("<html><body><p>smörgås “x”</p></body></html>".encode("cp1252"), '; charset="ISO-8859-1"'),
         ('<html><meta charset="iso-8859-1"><p>smörgås “x”</p></html>'.encode("cp1252"), ""),
-        ('<meta http-equiv="Content-Type" content="text/html; charset=MacRoman"><p>smörgås'.encode("mac_roman"), ""),
+        ('<meta http-equiv="Content-Type" content="text/html; charset=macintosh"><p>smörgås'.encode("mac_roman"), ""),
         ("<html><p>smörgås</p></html>".encode("utf-8-sig"), ""),
         ("<html><p>smörgås</p></html>".encode("utf-16"), ""),
         ("<html><p>smörgås</p></html>".encode(), ""),

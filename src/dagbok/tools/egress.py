@@ -19,7 +19,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from dagbok.errors import ToolError
-from dagbok.tools import urls
+from dagbok.tools import charsets, urls
 from dagbok.tools.addresses import (
     Address,
     Allowed,
@@ -44,8 +44,6 @@ MAX_RESPONSE_BYTES: Final = 16 * 2**20  # as `Settings.max_response_bytes`
 TIMEOUT_S: Final = 30.0  # as `Settings.http_timeout_s`
 _TRY_S: Final = 5.0  # for each address of a host but the last
 
-# Not encodings of text; decoding with some of them costs more than linear time.
-_NO_CHARSETS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"})
 _BOMS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -64,6 +62,15 @@ class Fetched:
         """The media type in lower case without its parameters, empty if there is none."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
+    @property
+    def charset(self) -> str | None:
+        """Python's name for the charset of the header; None if there is none that is known (`charsets.known`)."""
+        for parameter in self.headers.get("content-type", "").split(";")[1:]:
+            name, _, value = parameter.partition("=")
+            if name.strip().lower() == "charset":
+                return charsets.known(value.strip().strip("\"'"))
+        return None
+
     def text(self) -> str:
         """Return the content as text: by its byte order mark, the charset of the header, UTF-8, else Windows-1252.
 
@@ -71,25 +78,13 @@ class Fetched:
         """
         for mark, charset in _BOMS:
             if self.content.startswith(mark):
-                return self.content.decode(charset, "replace")
-        if given := self._charset():
-            return self.content.decode(given, "replace")
+                return charsets.decode(self.content, charset)
+        if given := self.charset:
+            return charsets.decode(self.content, given)
         try:
             return self.content.decode()
         except UnicodeDecodeError:
-            return self.content.decode("cp1252", "replace")
-
-    def _charset(self) -> str | None:
-        for parameter in self.headers.get("content-type", "").split(";")[1:]:
-            name, _, value = parameter.partition("=")
-            if name.strip().lower() == "charset":
-                try:
-                    charset = codecs.lookup(value.strip()).name  # heeds no quotes
-                    b"x".decode(charset, "replace")  # LookupError: a codec, but not of text
-                except (LookupError, ValueError):
-                    return None
-                return None if charset in _NO_CHARSETS else charset
-        return None
+            return charsets.decode(self.content, "cp1252")
 
 
 class Egress:
