@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import trustme
@@ -85,28 +85,36 @@ def serving(respond: Respond, *, tls: ssl.SSLContext | None = None) -> Iterator[
     stop = asyncio.Event()
 
     async def main() -> None:
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            server.connections += 1
-            try:
-                with suppress(OSError, asyncio.IncompleteReadError):
-                    await _converse(server, respond, reader, writer)
-            finally:
-                writer.transport.abort()
+        talks: set[asyncio.Task[None]] = set()
 
-        listening = await asyncio.start_server(connected, LOOPBACK, 0, ssl=tls)
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await _converse(server, respond, reader, writer)
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            server.connections += 1
+            # A task of our own: asyncio prints the traceback of one of its own that is cancelled.
+            task = loop.create_task(talk(reader, writer))
+            task.add_done_callback(lambda _: writer.transport.abort())  # also where it was cancelled before it began
+            talks.add(task)
+
+        listening = await asyncio.start_server(
+            connected, LOOPBACK, 0, ssl=tls, ssl_handshake_timeout=5 if tls else None
+        )
         server.port = listening.sockets[0].getsockname()[1]
         ready.set()
         await stop.wait()
+        # Those just accepted first: of a server that is closed by then, asyncio would leave their sockets open.
+        while accepting := asyncio.all_tasks() - talks - {asyncio.current_task()}:
+            await asyncio.wait(accepting)
         listening.close()
-        talks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in talks:
             task.cancel()
         await asyncio.gather(*talks, return_exceptions=True)
         await asyncio.sleep(0)  # what was aborted is closed in the next turn
 
     def work() -> None:
-        with suppress(asyncio.CancelledError):
-            loop.run_until_complete(main())
+        loop.run_until_complete(main())
         loop.close()
 
     thread = threading.Thread(target=work)
@@ -130,9 +138,10 @@ async def _converse(
             writer.write(answer)
             await writer.drain()
             continue
-        async for chunk in answer:
-            writer.write(chunk)
-            await writer.drain()
+        async with aclosing(answer) as chunks:  # type: ignore[type-var]  # generators, all of them
+            async for chunk in chunks:
+                writer.write(chunk)
+                await writer.drain()
         return
 
 
