@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import logging
+import threading
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -22,8 +24,9 @@ from tool_calls import call
 from dagbok import Dagbok
 from dagbok.domain.states import Effect
 from dagbok.errors import ToolError
+from dagbok.tools import contents
 from dagbok.tools.decorator import as_tool
-from dagbok.tools.egress import Egress
+from dagbok.tools.egress import Egress, Fetched
 from dagbok.tools.http import _retry_after_s, http_request, send_webhook
 from dagbok.tools.registry import Registry
 
@@ -85,6 +88,12 @@ def test_json_of_an_api_comes_as_json_with_status_url_and_headers(api: Server) -
         (str(2**70).encode(), "application/json", str(2**70)),
         (b"[" * 100_000, "application/json", "[" * 100_000),
         (b'"\\u0000"', "application/json", '"\\u0000"'),
+        (b'"\\ud800"', "application/json", '"\\ud800"'),
+        (b"1e400", "application/json", "1e400"),
+        (str(2**63 - 1).encode(), "application/json", 2**63 - 1),
+        (b"[0.12345678901234567890123]", "application/json", [0.12345678901234567890123]),
+        (b"[" * 201 + b"]" * 201, "application/json", "[" * 201 + "]" * 201),
+        (b"[" + b"[]," * 249_998 + b"[]]", "application/json", [[]] * 249_999),
         (b"<a/>", "application/xml", "<a/>"),
         (b"<svg/>", "image/svg+xml", "<svg/>"),
         ("åäö".encode("latin-1"), "text/html; charset=latin-1", "åäö"),
@@ -98,6 +107,51 @@ def test_json_of_an_api_comes_as_json_with_status_url_and_headers(api: Server) -
 def test_a_body_is_json_or_text_or_base64_whatever_of_these_it_is(content: bytes, content_type: str, body: Any) -> None:
     with serving(lambda request: reply(content, content_type=content_type)) as server:
         assert use(http_request, url=server.url)["body"] == body
+
+
+@pytest.mark.parametrize("part", [b"[],", b"{},", b"1,", b'{"a":1},', b"[[[]]],"])
+def test_json_of_too_many_parts_comes_as_text(part: bytes) -> None:
+    """Parsed, 15 MB of lists would take 2 GB and hold the interpreter for seconds."""
+    content = b"[" + part * 500_000 + b"0]"
+    answer = Fetched(200, "", {"content-type": "application/json"}, content)
+    tracemalloc.start()
+    try:
+        assert asyncio.run(contents.value(answer)) == content.decode()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(content) + 2**20
+
+
+def test_a_content_that_takes_long_to_read_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def text(answer: Fetched) -> str:
+        seen.append(threading.current_thread() is threading.main_thread())
+        return ""
+
+    monkeypatch.setattr(Fetched, "text", text)
+    for size in (16 * 1024, 16 * 1024 + 1):
+        asyncio.run(contents.value(Fetched(200, "", {"content-type": "application/json"}, b" " * size)))
+    assert seen == [True, False]
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "text/plain; charset=utf-8", "application/json"])
+def test_of_an_error_no_more_is_decoded_than_could_be_shown(content_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the cut falls, it is not within a character: a half one would make the whole Windows-1252."""
+    sizes: list[int] = []
+    whole = Fetched.text
+
+    def text(answer: Fetched) -> str:
+        sizes.append(len(answer.content))
+        return whole(answer)
+
+    monkeypatch.setattr(Fetched, "text", text)
+    for before in range(4):
+        content = b"x" * before + "å€😀".encode() * 200_000
+        shown = contents.begin(Fetched(503, "", {"content-type": content_type}, content))
+        assert shown == content.decode()[: len(shown)]
+    assert all(16 * 1024 - 3 <= size <= 16 * 1024 for size in sizes)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -21,7 +19,7 @@ from dagbok.domain import values
 from dagbok.domain.states import Effect
 from dagbok.domain.values import Json
 from dagbok.errors import BadInput, ToolError
-from dagbok.tools import urls
+from dagbok.tools import contents, urls
 from dagbok.tools.context import ToolContext
 from dagbok.tools.decorator import tool
 from dagbok.tools.egress import Fetched
@@ -29,10 +27,7 @@ from dagbok.tools.request import SAFE_METHODS
 
 MAX_RETRY_AFTER_S: Final = 86_400.0
 _MESSAGE_CHARS: Final = 300  # of the body of an answer that is an error
-_LOOKED_AT_CHARS: Final = 16 * 1024
-_LONG: Final = 2**18  # bytes of a body that take long enough to read to keep the loop waiting
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
-_TEXT_ENDINGS: Final = ("/xml", "+xml", "/javascript", "/x-www-form-urlencoded")
 
 #: RFC 9110, 9.2.
 _EFFECTS: Final = {
@@ -130,10 +125,14 @@ async def http_request(
     good = range(200, 300 if follow_redirects else 400) if ok is None else ok
     if answer.status not in good:
         raise failure(context, method, answer)
-    found = await asyncio.to_thread(_body, answer) if len(answer.content) > _LONG else _body(answer)
     # The query may hold a key, which has no place in a diary.
     where = answer.url.partition("?")[0]
-    return {"status": answer.status, "url": where, "headers": dict(answer.headers), "body": found}
+    return {
+        "status": answer.status,
+        "url": where,
+        "headers": dict(answer.headers),
+        "body": await contents.value(answer),
+    }
 
 
 @tool(effect="once", aliases=("sendWebhook",))
@@ -179,9 +178,8 @@ async def send_webhook(
 def failure(context: ToolContext, method: str, answer: Fetched) -> ToolError:
     """Return the error that an answer without success stands for: a code by its class, and how its body begins."""
     status = answer.status
-    text = answer.text()[:_LOOKED_AT_CHARS] if _is_text(answer) else ""
     # Servers quote what they refuse. Redacted before it is cut: of half a secret nobody knows what it was.
-    begin = " ".join(context.redact(text).split())[:_MESSAGE_CHARS]
+    begin = " ".join(context.redact(contents.begin(answer)).split())[:_MESSAGE_CHARS]
     where = urls.read(answer.url).shown
     message = f"{method} {where} answers {status} {_PHRASES.get(status, '')}".rstrip() + (
         f": {begin}" if begin else "."
@@ -266,35 +264,6 @@ def _authorization(auth: Auth) -> tuple[str, str]:
             raise ToolError("The username of `auth` may hold no colon.", code="invalid_input")
         return "Authorization", f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
     return auth["header"]["name"], auth["header"]["value"]
-
-
-def _body(answer: Fetched) -> Json:
-    """Return the body as JSON, text or base64: the first of these that it claims to be and that a diary can hold.
-
-    JSON that no value can hold (NaN, 2**70) comes as text: an error would hide that the request has succeeded.
-    """
-    text = answer.text() if _is_text(answer) else ""
-    if _is_json(answer.media_type) and text:
-        with suppress(BadInput):
-            return values.parse(text)
-    if "\0" in text or not _is_text(answer):
-        return {"base64": base64.b64encode(answer.content).decode()}
-    return text
-
-
-def _is_json(media_type: str) -> bool:
-    return media_type in ("application/json", "text/json") or media_type.endswith("+json")
-
-
-def _is_text(answer: Fetched) -> bool:
-    kind = answer.media_type
-    if not kind:  # nothing is claimed: text if it is UTF-8
-        try:
-            answer.content.decode()
-        except UnicodeDecodeError:
-            return False
-        return True
-    return kind.startswith("text/") or _is_json(kind) or kind.endswith(_TEXT_ENDINGS)
 
 
 def _signature(secret: str, message_id: str, now: datetime, content: bytes) -> str:
