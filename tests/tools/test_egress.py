@@ -251,7 +251,9 @@ def test_a_local_name_can_be_allowed_by_its_name(hello: Server) -> None:
 @pytest.mark.parametrize(
     "entry",
     ["", "http://a.example", "a b", "10.0.0.1/8", "10.0.0.0/99", "a.example:0", "a.example:x", "a.example:99999",
-     "[::1", "[::1]8080", "[a.example]", "*.example", "300.1.1.1", "fe80::1%eth0"],
+     "[::1", "[::1]8080", "[a.example]", "*.example", "300.1.1.1", "fe80::1%eth0",
+     "::ffff:10.0.0.0/104", "[::ffff:0:0/96]:80", "10.0.0.0/0.0.0.255", "10.0.0.0/255.0.0.0", "10.0.0.0/",
+     "10.0.0.0/8/8", "10.0.0.0/+8", "10.0.0.0/\u0668"],
 )  # fmt: skip
 def test_an_entry_that_cannot_be_read_is_named(entry: Any) -> None:
     with pytest.raises(Misconfigured, match="allowed to reach") as caught:

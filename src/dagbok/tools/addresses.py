@@ -75,6 +75,7 @@ _IPV6 = tuple(
     )
 )
 _IPV6_PUBLIC = IPv6Network("2000::/3")
+_MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # the middle of an interface id that ends in an IPv4 address, RFC 5214
 
@@ -162,7 +163,7 @@ class Allowed:
             try:
                 place, port = _split_port(entry)
                 if "/" in place:
-                    networks.append((ip_network(place), port))
+                    networks.append((_network(place), port))
                     continue
                 host = canonical_host(f"[{place}]" if ":" in place else place)
             except (ValueError, TypeError) as exc:
@@ -215,6 +216,16 @@ def _number(part: str) -> int:
 
 def _last_four_bytes(address: IPv6Address) -> IPv4Address:
     return IPv4Address(int(address) & 0xFFFF_FFFF)
+
+
+def _network(text: str) -> Network:
+    """Return the network that `text` is; only as ADDRESS/BITS, as `10.0.0.0/0.0.0.255` would be read two ways."""
+    if not re.fullmatch(r"[^/]+/[0-9]{1,3}", text):
+        raise ValueError("a network is an address, a slash and the number of its leading bits")
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        raise ValueError("addresses of IPv4 are judged as such; write this network as one of IPv4")
+    return network
 
 
 def _split_port(entry: str) -> tuple[str, int | None]:
