@@ -335,6 +335,20 @@ def test_a_redirect_is_an_answer_where_none_is_to_be_followed() -> None:
 
 
 @pytest.mark.parametrize(
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [("/é", "/%C3%A9"), ("/voilà", "/voil%C3%A0"), ("/\xe9".encode("latin-1"), "/%C3%A9")],
+)
+def test_a_redirect_may_hold_utf_8_as_it_is(location: str | bytes, target: str) -> None:
+    raw = location if isinstance(location, bytes) else location.encode()
+    away = b"HTTP/1.1 302 X\r\nContent-Length: 0\r\nLocation: " + raw + b"\r\n\r\n"
+    with serving(lambda request: away if request.target == "/" else reply()) as server:
+        assert fetch(to(server), server.url_of(HOST)).url == server.url_of(HOST, target)
+        assert server.requests[-1].target == target
+        found = fetch(to(server), server.url_of(HOST), redirects=False)
+    assert found.headers["location"] == raw.decode("latin-1" if isinstance(location, bytes) else "utf-8")
+
+
     ("location", "code"),
     [
         ("http://127.0.0.1:1/", "refused_address"),

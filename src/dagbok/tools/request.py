@@ -106,7 +106,8 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return the headers of an answer by lower-case name, repeated ones joined by a comma, without cookies."""
     found: dict[str, str] = {}
     for name, value in raw:
-        key, text = name.decode("ascii").lower(), value.decode("latin-1")
+        key = name.decode("ascii").lower()
+        text = _location(value) if key == "location" else value.decode("latin-1")
         if key not in ("set-cookie", "set-cookie2"):
             found[key] = f"{found[key]}, {text}" if key in found else text
     return found
@@ -115,6 +116,14 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 def is_redirect(status: int, headers: Mapping[str, str]) -> bool:
     """Whether an answer with `status` leads to another URL."""
     return status in _REDIRECTS and "location" in headers
+
+
+def _location(value: bytes) -> str:
+    """Return a `Location` that may hold UTF-8 as it is, which servers send and browsers follow."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _header_fault(name: str, value: str, seen: set[str]) -> str | None:
