@@ -269,6 +269,22 @@ def test_the_wait_that_a_server_asks_for_is_told_in_seconds_at_most_a_day(text: 
     assert (error.code, low <= error.retry_after_s <= high) == ("rate_limited", True)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+        "soon",
+    ],
+)
+def test_a_wait_that_is_no_time_does_not_hide_what_the_server_answered(text: str) -> None:
+    with serving(lambda request: reply(status=503, headers={"Retry-After": text})) as server:
+        error = fault(http_request, url=server.url)
+    assert (error.code, error.status) == ("unavailable", 503)
+
+
 def test_the_wait_can_be_given_as_a_date() -> None:
     due = datetime.now(UTC) + timedelta(hours=2)
     with serving(

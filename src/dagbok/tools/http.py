@@ -210,10 +210,10 @@ def _retry_after_s(text: str) -> float | None:
     except ValueError:
         try:
             due = parsedate_to_datetime(text)
-        except ValueError:
+            due = due if due.tzinfo else due.replace(tzinfo=UTC)
+            seconds = (due - datetime.now(UTC)).total_seconds()
+        except (ValueError, OverflowError):  # the latter: a zone, or a date in its zone, beyond all calendars
             return None
-        due = due if due.tzinfo else due.replace(tzinfo=UTC)
-        seconds = (due - datetime.now(UTC)).total_seconds()
     return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
