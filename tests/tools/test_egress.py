@@ -23,8 +23,10 @@ from dagbok.tools.addresses import Allowed, as_address, canonical_host, why_forb
 from dagbok.tools.egress import Egress, Fetched
 
 HOST = "public.example"
+from dagbok.tools import bodies, connections
 
 
+from dagbok.tools.bodies import Body
 def fetch(egress: Egress, url: str, method: str = "GET", **options: Any) -> Fetched:
     return asyncio.run(egress.fetch(method, url, **options))
 
@@ -696,6 +698,46 @@ def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:
             try:
                 await egress.fetch("GET", url)
             except ToolError as exc:
+def in_chunks(size: int, count: int) -> bytes:
+    chunk = f"{size:x}\r\n".encode() + b"x" * size + b"\r\n"
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * count + b"0\r\n\r\n"
+
+
+def test_a_body_in_more_crumbs_than_any_server_needs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MAX_CHUNKS", 1000)
+    sizes = {"/few": (1, 1000), "/large": (20, 1500), "/crumbs": (15, 1500)}
+    with serving(lambda request: in_chunks(*sizes[request.target])) as server:
+        assert len(fetch(to(server), server.url_of(HOST, "/few")).content) == 1000
+        assert len(fetch(to(server), server.url_of(HOST, "/large")).content) == 20 * 1500
+        error = fault(to(server), server.url_of(HOST, "/crumbs"))
+    assert (error.code, error.sent) == ("bad_response", True)
+    assert "pieces" in error.message
+
+
+def test_a_body_in_crumbs_leaves_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They arrive in a few reads, and what has arrived is handed on without a pause."""
+    between: list[int] = []  # pieces from one turn of another task to the next
+    add = Body.add
+
+    def counting(body: Body, chunk: bytes) -> None:
+        between[-1] += 1
+        add(body, chunk)
+
+    monkeypatch.setattr(Body, "add", counting)
+
+    async def main(server: Server) -> None:
+        task = asyncio.ensure_future(to(server).fetch("GET", server.url))
+        while not task.done():
+            between.append(0)
+            await asyncio.sleep(0)
+        assert len(task.result().content) == 9000
+
+    with serving(lambda request: in_chunks(1, 9000)) as server:
+        asyncio.run(main(server))
+    assert sum(between) == 9000
+    assert max(between) <= 64
+
+
                 print(exc.code, tracemalloc.get_traced_memory()[1])
         asyncio.run(main())
     """
