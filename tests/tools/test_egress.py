@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import ipaddress
+import socket
+import ssl
 import subprocess
 import sys
 import textwrap
+import threading
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +23,15 @@ from hypothesis import strategies as st
 from servers import LOOPBACK, Authority, Received, Server, redirect, reply, serving, to_loopback, trap, was_touched
 
 from dagbok.errors import Misconfigured, ToolError
+from dagbok.tools import bodies, connections
 from dagbok.tools.addresses import Allowed, as_address, canonical_host, why_forbidden
+from dagbok.tools.bodies import Body
 from dagbok.tools.egress import Egress, Fetched
+from dagbok.tools.resolver import MAX_NAMES
 
 HOST = "public.example"
-from dagbok.tools import bodies, connections
 
 
-from dagbok.tools.bodies import Body
 def fetch(egress: Egress, url: str, method: str = "GET", **options: Any) -> Fetched:
     return asyncio.run(egress.fetch(method, url, **options))
 
@@ -330,13 +335,6 @@ def test_a_redirect_is_followed_and_told(hello: Server) -> None:
     assert found.redirects == (server.url_of(HOST, "/a/b?k=1"),)
 
 
-def test_a_redirect_is_an_answer_where_none_is_to_be_followed() -> None:
-    with serving(lambda request: redirect("/elsewhere")) as server:
-        found = fetch(to(server), server.url, redirects=False)
-    assert (found.status, found.headers["location"]) == (302, "/elsewhere")
-
-
-@pytest.mark.parametrize(
 @pytest.mark.parametrize(
     ("location", "target"),
     [("/é", "/%C3%A9"), ("/voilà", "/voil%C3%A0"), ("/\xe9".encode("latin-1"), "/%C3%A9")],
@@ -351,6 +349,13 @@ def test_a_redirect_may_hold_utf_8_as_it_is(location: str | bytes, target: str) 
     assert found.headers["location"] == raw.decode("latin-1" if isinstance(location, bytes) else "utf-8")
 
 
+def test_a_redirect_is_an_answer_where_none_is_to_be_followed() -> None:
+    with serving(lambda request: redirect("/elsewhere")) as server:
+        found = fetch(to(server), server.url, redirects=False)
+    assert (found.status, found.headers["location"]) == (302, "/elsewhere")
+
+
+@pytest.mark.parametrize(
     ("location", "code"),
     [
         ("http://127.0.0.1:1/", "refused_address"),
@@ -571,6 +576,90 @@ def test_a_resolver_that_does_not_answer_is_cut_off() -> None:
     assert fault(Egress(resolve=forever), "http://public.example/", timeout_s=0.05).code == "timeout"
 
 
+def hanging(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Make names of `hang.example` hang in the system's resolver until the event is set."""
+    end = threading.Event()
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
+        if host.endswith("hang.example"):
+            end.wait()
+            raise socket.gaierror(-3, "Temporary failure in name resolution")
+        return real(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return end
+
+
+def test_names_that_hang_hold_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what runs in asyncio's own threads, as reads of the diary do, nor another name, nor without end."""
+    end = hanging(monkeypatch)
+
+    async def main() -> None:
+        egress = Egress(allow=["localhost"])
+        await egress.addresses("localhost", 1)
+
+        async def ask(number: int) -> ToolError:
+            with pytest.raises(ToolError) as caught:
+                await egress.fetch("GET", f"http://{number}.hang.example/", timeout_s=0.3)
+            return caught.value
+
+        first = await asyncio.gather(*map(ask, range(MAX_NAMES)))
+        assert {error.code for error in first} == {"timeout"}
+        async with asyncio.timeout(10):  # only if they are held up
+            assert await asyncio.to_thread(threading.active_count) > MAX_NAMES
+        with pytest.raises(ToolError, match="names that were asked for before") as caught:
+            await egress.addresses("localhost", 1)
+        assert caught.value.code == "unavailable"
+        end.set()
+        while True:  # until the threads have their answer
+            with suppress(ToolError):
+                assert await egress.addresses("localhost", 1)
+                return
+            await asyncio.sleep(0.001)
+
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(main())
+        finally:
+            end.set()
+
+
+def test_a_name_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    program = """
+        import asyncio, socket, threading
+        from dagbok.errors import ToolError
+        from dagbok.tools.egress import Egress
+        socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
+        try:
+            asyncio.run(Egress().fetch("GET", "http://hang.example/", timeout_s=0.1))
+        except ToolError as exc:
+            print(exc.code)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("timeout\n", "")
+
+
+def test_certificates_are_read_once_though_all_first_requests_come_at_once(
+    hello: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    real = connections.default_tls
+
+    def counting() -> ssl.SSLContext:
+        loaded.append(threading.current_thread().name)
+        return real()
+
+    monkeypatch.setattr(connections, "default_tls", counting)
+
+    async def main() -> None:
+        egress = to(hello)
+        await asyncio.gather(*(egress.fetch("GET", hello.url) for _ in range(20)))
+
+    asyncio.run(main())
+    assert len(loaded) == 1
+
+
 async def endless() -> AsyncIterator[bytes]:
     yield b"HTTP/1.1 200 OK\r\n\r\n"
     while True:
@@ -606,6 +695,46 @@ async def one_long_header() -> AsyncIterator[bytes]:
 def test_size_is_bounded_however_the_server_goes_on(answer: Any) -> None:
     with serving(lambda request: answer()) as server:
         assert fault(to(server, max_bytes=100_000), server.url).code == "too_large"
+
+
+def in_chunks(size: int, count: int) -> bytes:
+    chunk = f"{size:x}\r\n".encode() + b"x" * size + b"\r\n"
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * count + b"0\r\n\r\n"
+
+
+def test_a_body_in_more_crumbs_than_any_server_needs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MAX_CHUNKS", 1000)
+    sizes = {"/few": (1, 1000), "/large": (20, 1500), "/crumbs": (15, 1500)}
+    with serving(lambda request: in_chunks(*sizes[request.target])) as server:
+        assert len(fetch(to(server), server.url_of(HOST, "/few")).content) == 1000
+        assert len(fetch(to(server), server.url_of(HOST, "/large")).content) == 20 * 1500
+        error = fault(to(server), server.url_of(HOST, "/crumbs"))
+    assert (error.code, error.sent) == ("bad_response", True)
+    assert "pieces" in error.message
+
+
+def test_a_body_in_crumbs_leaves_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They arrive in a few reads, and what has arrived is handed on without a pause."""
+    between: list[int] = []  # pieces from one turn of another task to the next
+    add = Body.add
+
+    def counting(body: Body, chunk: bytes) -> None:
+        between[-1] += 1
+        add(body, chunk)
+
+    monkeypatch.setattr(Body, "add", counting)
+
+    async def main(server: Server) -> None:
+        task = asyncio.ensure_future(to(server).fetch("GET", server.url))
+        while not task.done():
+            between.append(0)
+            await asyncio.sleep(0)
+        assert len(task.result().content) == 9000
+
+    with serving(lambda request: in_chunks(1, 9000)) as server:
+        asyncio.run(main(server))
+    assert sum(between) == 9000
+    assert max(between) <= 64
 
 
 def test_an_announced_size_beyond_the_limit_is_refused_before_it_is_read() -> None:
@@ -698,46 +827,6 @@ def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:
             try:
                 await egress.fetch("GET", url)
             except ToolError as exc:
-def in_chunks(size: int, count: int) -> bytes:
-    chunk = f"{size:x}\r\n".encode() + b"x" * size + b"\r\n"
-    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * count + b"0\r\n\r\n"
-
-
-def test_a_body_in_more_crumbs_than_any_server_needs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "MAX_CHUNKS", 1000)
-    sizes = {"/few": (1, 1000), "/large": (20, 1500), "/crumbs": (15, 1500)}
-    with serving(lambda request: in_chunks(*sizes[request.target])) as server:
-        assert len(fetch(to(server), server.url_of(HOST, "/few")).content) == 1000
-        assert len(fetch(to(server), server.url_of(HOST, "/large")).content) == 20 * 1500
-        error = fault(to(server), server.url_of(HOST, "/crumbs"))
-    assert (error.code, error.sent) == ("bad_response", True)
-    assert "pieces" in error.message
-
-
-def test_a_body_in_crumbs_leaves_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They arrive in a few reads, and what has arrived is handed on without a pause."""
-    between: list[int] = []  # pieces from one turn of another task to the next
-    add = Body.add
-
-    def counting(body: Body, chunk: bytes) -> None:
-        between[-1] += 1
-        add(body, chunk)
-
-    monkeypatch.setattr(Body, "add", counting)
-
-    async def main(server: Server) -> None:
-        task = asyncio.ensure_future(to(server).fetch("GET", server.url))
-        while not task.done():
-            between.append(0)
-            await asyncio.sleep(0)
-        assert len(task.result().content) == 9000
-
-    with serving(lambda request: in_chunks(1, 9000)) as server:
-        asyncio.run(main(server))
-    assert sum(between) == 9000
-    assert max(between) <= 64
-
-
                 print(exc.code, tracemalloc.get_traced_memory()[1])
         asyncio.run(main())
     """

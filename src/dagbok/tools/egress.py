@@ -12,6 +12,7 @@ import asyncio
 import codecs
 import os
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from dagbok.tools.addresses import (
 )
 from dagbok.tools.bodies import Body
 from dagbok.tools.request import Request, headers_of, is_redirect
+from dagbok.tools.resolver import SystemResolver
 
 if TYPE_CHECKING:
     import httpcore2
@@ -43,9 +45,9 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 MAX_RESPONSE_BYTES: Final = 16 * 2**20  # as `Settings.max_response_bytes`
 TIMEOUT_S: Final = 30.0  # as `Settings.http_timeout_s`
 _TRY_S: Final = 5.0  # for each address of a host but the last
+_TURN_CHUNKS: Final = 64  # of a body in one turn of the loop; each takes some 20 microseconds
 
 _BOMS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-_TURN_CHUNKS: Final = 64  # of a body in one turn of the loop; each takes some 20 microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,9 @@ class Egress:
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
         self._max_redirects = max_redirects
-        self._resolve = resolve or _resolve
+        self._resolve = resolve or SystemResolver()
         self._tls = tls
+        self._tls_loading = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None  # in which connections are kept
         self._kept: httpcore2.AsyncConnectionPool | None = None
 
@@ -255,17 +258,25 @@ class Egress:
 
     @asynccontextmanager
     async def _pool(self) -> AsyncIterator[httpcore2.AsyncConnectionPool]:
-        if self._tls is None:
-            self._tls = await asyncio.to_thread(_default_tls)
+        if (tls := self._tls) is None:
+            tls = await asyncio.to_thread(self._load_tls)
         from dagbok.tools import connections
 
         if self._loop is not asyncio.get_running_loop():
-            async with connections.open_pool(self._connect, self._tls) as pool:
+            async with connections.open_pool(self._connect, tls) as pool:
                 yield pool
             return
         if self._kept is None:
-            self._kept = connections.open_pool(self._connect, self._tls)
+            self._kept = connections.open_pool(self._connect, tls)
         yield self._kept
+
+    def _load_tls(self) -> ssl.SSLContext:
+        from dagbok.tools import connections  # the first import, and reading the certificates, take a tenth of a second
+
+        with self._tls_loading:  # once, though all first requests come at once
+            if self._tls is None:
+                self._tls = connections.default_tls()
+            return self._tls
 
     async def _follow(
         self, pool: httpcore2.AsyncConnectionPool, sending: _Sending, max_bytes: int, redirects: bool
@@ -312,22 +323,9 @@ async def _answer(
             body.expect(int(size[:20]))
         async for chunk in response.aiter_stream():
             body.add(chunk)
-        return response.status, headers, body.finish()
-
-
-def _default_tls() -> ssl.SSLContext:
-    from dagbok.tools import connections  # the first import, and reading the certificates, take a tenth of a second
-
-    return connections.default_tls()
-
-
-async def _resolve(host: str, port: int) -> list[str]:
-    import socket
             if body.chunks % _TURN_CHUNKS == 0:
                 await asyncio.sleep(0)  # what has arrived comes without a pause, however many pieces it is in
-
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(place[0]) for *_, place in found]
+        return response.status, headers, body.finish()
 
 
 def _refused(host: str, address: str, why: str, port: int) -> ToolError:
