@@ -37,7 +37,16 @@ _EFFECTS: Final = {
 }
 
 Text = Annotated[str, Field(min_length=1, max_length=8192)]
-Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Seconds = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="For all of one request. The attempt as a whole has a limit too, usually 300: for more, give "
+        "`timeout_seconds` beside the params as well.",
+    ),
+]
 Method = Annotated[
     Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -101,7 +110,6 @@ async def http_request(
         body: The body as text, instead of `json`.
         form: The body as fields of a form, instead of `json`.
         auth: {"bearer": token}, {"basic": {"username", "password"}} or {"header": {"name", "value"}}.
-        timeout_seconds: For all of it.
         max_bytes: A larger answer is an error; nothing is ever cut.
         follow_redirects: Credentials and bodies never go along to another host.
         ok: The statuses that are a success; 200 to 299 by default, and 300 to 399 if redirects are not followed.
@@ -153,7 +161,6 @@ async def send_webhook(
         secret: `whsec_` and base64, or any text, which both sides know.
         event_type: Such as `invoice.paid`. The body is then {"type", "timestamp", "data"}.
         headers: More headers of the request.
-        timeout_seconds: For all of it.
 
     Returns:
         {"status", "id"}; the id is the same for every attempt, so that the receiver can tell them from new events.
