@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from servers import LOOPBACK, Received, Server, redirect, reply, serving, to_loopback
+from servers import LOOPBACK, Received, Server, redirect, reply, serving, to_loopback, trap
 from standardwebhooks.webhooks import Webhook
 from tool_calls import call
 
@@ -326,6 +326,73 @@ def test_limits_of_the_call_are_heeded(api: Server) -> None:
 
     with serving(lambda request: silence()) as server:
         assert fault(http_request, url=server.url, timeout_seconds=0.1).code == "timeout"
+
+
+async def _silence() -> Any:
+    await asyncio.Event().wait()
+    yield b""
+
+
+async def _cut() -> Any:
+    yield b"HTTP/1.1 200 X\r\nContent-Length: 9\r\n\r\nhalf"
+
+
+#: What a server does after it was sent the whole request, and the code of a request that may be repeated.
+HALVES = [
+    (lambda: _silence(), "timeout"),
+    (lambda: _cut(), "unavailable"),
+    (lambda: reply(b"x" * 99), "too_large"),
+    (lambda: reply(b"?", headers={"Content-Encoding": "br"}), "bad_response"),
+    (lambda: redirect("http://10.0.0.1/", 303), "refused_address"),
+]
+
+
+@pytest.mark.parametrize(("respond", "code"), HALVES)
+@pytest.mark.parametrize("method", ["POST", "patch", "GET", "PUT", "DELETE"])
+def test_of_what_must_not_be_repeated_it_is_said_that_it_may_have_happened(
+    method: str, respond: Any, code: str
+) -> None:
+    """Also after a redirect that asks for a GET elsewhere, by which a server says that it has acted."""
+    if code == "refused_address" and method not in ("POST", "GET"):
+        return
+    with serving(lambda request: respond()) as server:
+        timeout_s = 0.3 if code == "timeout" else 20
+        error = fault(http_request, url=server.url, method=method, max_bytes=50, timeout_seconds=timeout_s)
+    assert error.sent is True
+    if method in ("GET", "PUT", "DELETE"):
+        assert (error.code, "cause" in error.fields) == (code, False)
+        return
+    assert (error.code, error.cause) == ("outcome_unknown", code)
+    assert f"not known whether the server acted on this {method.upper()}" in error.message
+    assert f"({code}: " in error.message
+    assert "Idempotency-Key" in error.message
+
+
+@pytest.mark.parametrize(("respond", "code"), HALVES[:2])
+def test_of_a_webhook_it_is_said_that_it_may_have_arrived(respond: Any, code: str) -> None:
+    with serving(lambda request: respond()) as server:
+        error = fault(send_webhook, url=server.url, payload=1, timeout_seconds=0.3)
+    assert (error.code, error.cause) == ("outcome_unknown", code)
+
+
+def test_what_was_not_sent_or_was_answered_did_not_happen_in_the_dark(api: Server) -> None:
+    with trap() as listener:
+        nowhere = f"http://{LOOPBACK}:{listener.getsockname()[1]}/"
+    for thing, params in ((http_request, {"method": "POST"}), (send_webhook, {"payload": 1})):
+        error = fault(thing, url=nowhere, **params)
+        assert (error.code, error.sent) == ("unavailable", False)
+        with serving(lambda request: reply(status=503)) as server:
+            assert fault(thing, url=server.url, **params).code == "unavailable"
+    with serving(lambda request: redirect(api.url, 307)) as server:
+        assert fault(http_request, url=server.url, method="POST", body="x").code == "refused_redirect"
+    with serving(lambda request: redirect("/", 307)) as server:
+        assert fault(http_request, url=server.url, method="POST", body="x").code == "too_many_redirects"
+
+
+def test_whoever_gives_a_long_time_limit_is_told_of_the_other_one() -> None:
+    for thing in (http_request, send_webhook):
+        part = as_tool(thing).parameters["properties"]["timeout_seconds"]
+        assert "usually 300" in json.dumps(part)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -35,6 +36,8 @@ _EFFECTS: Final = {
     **dict.fromkeys(("PUT", "DELETE"), Effect.IDEMPOTENT),
     **dict.fromkeys(("POST", "PATCH"), Effect.ONCE),
 }
+
+_REDIRECTED: Final = ("refused_redirect", "too_many_redirects")
 
 Text = Annotated[str, Field(min_length=1, max_length=8192)]
 Seconds = Annotated[
@@ -116,20 +119,22 @@ async def http_request(
 
     Returns:
         {"status", "url" (in the end, without its query), "headers" (lower-case names), "body"}. The body is JSON if the
-        answer is, else text, else {"base64"}. Any other status is an error.
+        answer is, else text, else {"base64"}. Any other status is an error; `outcome_unknown` is the error of a POST or
+        PATCH that was sent and not answered in full.
     """
     content, media_type = _content(json, body, form)
     sent = _headers(context, headers or {}, media_type, auth, repeatable=method in SAFE_METHODS)
-    answer = await context.egress.fetch(
-        method,
-        url,
-        headers=sent,
-        params=params,
-        content=content,
-        timeout_s=timeout_seconds,
-        max_bytes=max_bytes,
-        redirects=follow_redirects,
-    )
+    with _telling_whether_it_happened(method):
+        answer = await context.egress.fetch(
+            method,
+            url,
+            headers=sent,
+            params=params,
+            content=content,
+            timeout_s=timeout_seconds,
+            max_bytes=max_bytes,
+            redirects=follow_redirects,
+        )
     good = range(200, 300 if follow_redirects else 400) if ok is None else ok
     if answer.status not in good:
         raise failure(context, method, answer)
@@ -164,6 +169,7 @@ async def send_webhook(
 
     Returns:
         {"status", "id"}; the id is the same for every attempt, so that the receiver can tell them from new events.
+        `outcome_unknown` is the error of one that was sent and not answered in full.
     """
     now = datetime.now(UTC)
     if event_type is not None:
@@ -174,12 +180,31 @@ async def send_webhook(
     sent |= {"webhook-id": message_id, "webhook-timestamp": str(int(now.timestamp()))}
     if secret is not None:
         sent["webhook-signature"] = _signature(secret, message_id, now, content or b"")
-    answer = await context.egress.fetch(
-        "POST", url, headers=sent, content=content, timeout_s=timeout_seconds, redirects=False
-    )
+    with _telling_whether_it_happened("POST"):
+        answer = await context.egress.fetch(
+            "POST", url, headers=sent, content=content, timeout_s=timeout_seconds, redirects=False
+        )
     if not 200 <= answer.status < 300:
         raise failure(context, "POST", answer)
     return {"status": answer.status, "id": message_id}
+
+
+@contextmanager
+def _telling_whether_it_happened(method: str) -> Iterator[None]:
+    """Make `outcome_unknown` of an error after which a request that must not be repeated blindly may have had effect.
+
+    Such an error has the field `sent`. A redirect that is refused stays what it is: the server has said what to do.
+    """
+    try:
+        yield
+    except ToolError as exc:
+        if _EFFECTS[method] is not Effect.ONCE or not exc.fields.get("sent") or exc.code in _REDIRECTED:
+            raise
+        message = (
+            f"It is not known whether the server acted on this {method}, which was sent with an Idempotency-Key "
+            f"({exc.code}: {exc.message.rstrip('.')}). Look there for what it would have done before sending it again."
+        )
+        raise ToolError(message, **exc.fields | {"code": "outcome_unknown", "cause": exc.code}) from exc
 
 
 def failure(context: ToolContext, method: str, answer: Fetched) -> ToolError:
