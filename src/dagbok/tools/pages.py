@@ -28,15 +28,10 @@ _TEXT = frozenset(
     f"application/{kind}" for kind in ("json", "xml", "javascript", "yaml", "x-yaml", "toml", "x-ndjson", "sql")
 )
 _ACCEPT = "text/html, application/xhtml+xml, text/plain;q=0.9, application/json;q=0.8, */*;q=0.1"
-_HEADER_CHARS: Final = 300  # of a content type that are looked at
 _META_BYTES: Final = 4096  # where a declaration counts; the HTML standard says 1024
 # A server chooses what these are matched with: each element is looked at once, and every repetition is bounded.
 _META = re.compile(rb"<meta[\s/]([^<>]{1,400})", re.IGNORECASE)
 _CHARSET = re.compile(rb"""charset\s{0,9}=\s{0,9}["']?\s{0,9}([A-Za-z0-9_:.-]{1,40})""", re.IGNORECASE)
-#: What the Encoding Standard makes of labels that Python takes literally.
-_LABELS: Final = {"iso-8859-1": "cp1252", "latin1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252"} | {
-    "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949", "utf-16": "utf-8",
-}  # fmt: skip
 
 
 @tool(effect="pure", aliases=("fetchPage", "fetch_url", "fetchUrl"))
@@ -168,19 +163,11 @@ def _is_html(answer: Fetched) -> bool:
 
 def _decoded(answer: Fetched) -> str:
     """Return the text of HTML: by its mark, the charset of the header, or the one that it declares itself."""
-    label = _parameter(answer.headers.get("content-type", "")[:_HEADER_CHARS]) or _declared(answer.content)
-    if not label:
-        return answer.text()
-    return replace(answer, headers={"content-type": f"text/html; charset={_LABELS.get(label, label)}"}).text()
-
-
-def _parameter(content_type: str) -> str:
-    """Return the charset of a content type in lower case, empty if it names none."""
-    for parameter in content_type.split(";")[1:]:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            return value.strip().strip("\"'").strip().lower()
-    return ""
+    if answer.charset is None and (label := _declared(answer.content)):
+        # ASCII was read to find it, so it is not UTF-16, whatever it says (HTML standard, 13.2.3.2).
+        label = "utf-8" if label.startswith("utf-16") else label
+        answer = replace(answer, headers={"content-type": f"text/html; charset={label}"})
+    return answer.text()
 
 
 def _declared(content: bytes) -> str:
