@@ -26,7 +26,7 @@ demo: $(VENV)/installed ## Run examples/briefing.json: no API key, no network be
 	@$(BIN)/dagbok run examples/briefing.json --database sqlite:///demo-workspace/demo.db --workspace .
 
 test: $(VENV)/installed-dev lint types ## Lint, check the types, run all tests
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check --quiet

@@ -35,7 +35,9 @@ def test_the_plan_of_the_readme_is_a_plan() -> None:
     assert check(json.loads(text[1]), dict.fromkeys(("read_file", "write_file", "inference"), anything)) == []
 
 
-@pytest.mark.parametrize("name", set(re.findall(r"DAGBOK_[A-Z_]+", README)) - {"DAGBOK_SECRET_", "DAGBOK_SECRET_NAME"})
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"DAGBOK_[A-Z_]+", README)) - {"DAGBOK_SECRET_", "DAGBOK_SECRET_NAME"})
+)
 def test_every_setting_the_readme_names_exists(name: str) -> None:
     assert name.removeprefix("DAGBOK_").lower() in Settings.model_fields
 
