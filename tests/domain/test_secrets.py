@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
 import re
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -181,6 +184,30 @@ def test_keys_that_become_the_same_are_all_kept() -> None:
     redactor = Redactor({"TOKEN": TOKEN})
     encoded = base64.b64encode(TOKEN.encode()).decode()
     assert redactor.value({TOKEN: 1, encoded: 2}) == {"[secret TOKEN]": 1, "[secret TOKEN] (2)": 2}
+
+
+def test_keys_that_become_the_same_are_numbered_in_one_walk() -> None:
+    """Each free number is found from the last one on: as many steps as keys, not their square."""
+    held = Redactor({"T": "k9!q2!z7!w4!m1!b5!"})
+    ways = itertools.product(("!", "%21", "&#33;", "\\u0021"), repeat=6)
+    spelled = ["".join(itertools.chain(*zip(("k9", "q2", "z7", "w4", "m1", "b5"), way, strict=True))) for way in ways]
+    steps = 0
+
+    def count(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal steps
+        if frame.f_code is Redactor._object.__code__:
+            steps += event == "line"
+            return count
+        return None
+
+    sys.settrace(count)
+    try:
+        after = held.value(dict.fromkeys([*spelled[:1000], "[secret T] (3)"], 1))
+    finally:
+        sys.settrace(None)
+    numbers = [f"[secret T] ({number})" for number in range(2, 1001)]
+    assert list(after) == ["[secret T]", *numbers, "[secret T] (3) (2)"]
+    assert steps < 10 * 1000
 
 
 def test_json_that_grew_is_measured_again() -> None:

@@ -146,12 +146,12 @@ class Redactor:
 
     def _object(self, value: dict[str, Any]) -> dict[str, Any]:
         items: dict[str, Any] = {}
+        last: dict[str, int] = {}  # of each name; to count from 1 each time would be quadratic
         for key, child in value.items():
             clean = name = self.text(key) if isinstance(key, str) else key
-            number = 1
             while name in items:  # two spellings of one secret
-                number += 1
-                name = f"{clean} ({number})"
+                last[clean] = last.get(clean, 1) + 1
+                name = f"{clean} ({last[clean]})"
             items[name] = self.value(child)
         unchanged = all(a is b for a, b in zip(items, value, strict=True)) and all(
             map(_same, items.values(), value.values())
