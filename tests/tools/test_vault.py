@@ -156,7 +156,7 @@ def test_records_are_redacted_at_the_logger_and_the_others_are_left_as_they_are(
             logger.info("plain %s %d", "text", 7)
             logger.warning("holds %s and %r", HIDDEN, Odd())
             logger.warning("does not fit %d", HIDDEN)
-            logger.warning("more", extra={"given": {"k": [HIDDEN, 5]}, "number": 17777777})
+            logger.warning("more", extra={"given": {"k": [HIDDEN, 5]}, "number": 7777777, "price": 17777777})
             try:
                 raise RuntimeError(HIDDEN)
             except RuntimeError:
@@ -168,7 +168,9 @@ def test_records_are_redacted_at_the_logger_and_the_others_are_left_as_they_are(
     assert holds.getMessage() == "holds [secret KEY] and Odd([secret KEY])"
     assert odd.getMessage() == "does not fit %d ('[secret KEY]',)"
     assert more.__dict__["given"] == {"k": ["[secret KEY]", 5]}
-    assert more.__dict__["number"] == "1[secret PIN]"
+    assert more.__dict__["price"] == 17777777
+    assert caplog.records[3].__dict__["number"] == 7777777, "a count of the package's own is nobody's value"
+    assert caplog.records[8].__dict__["number"] == "[secret PIN]"
     assert failed.exc_info is None
     assert failed.exc_text is not None
     assert "RuntimeError: [secret KEY]" in failed.exc_text

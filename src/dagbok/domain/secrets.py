@@ -104,7 +104,7 @@ class Redactor:
         return text
 
     def json(self, text: JsonText, *, max_bytes: int | None = None) -> JsonText:
-        """Return encoded JSON without values of secrets, in its strings, keys and numbers. Raises TooLarge."""
+        """Return encoded JSON without values of secrets, in strings, keys and numbers. Raises TooLarge."""
         if not self._known or not self._suspects(text):
             return text
         before = values.decode(text)
@@ -123,9 +123,8 @@ class Redactor:
             items = [self.value(item) for item in value]
             return value if all(map(_same, items, value)) else items
         if type(value) in (int, float):
-            written = str(value)
-            text = self.text(written)
-            return value if text == written else text
+            name = self._number(value)
+            return value if name is None else marker(name)
         return value
 
     def find(self, value: Json) -> Iterator[tuple[Path, str]]:
@@ -141,7 +140,10 @@ class Redactor:
                 stack.extend(((*path, self.text(key)), child) for key, child in item.items())
             elif isinstance(item, list):
                 stack.extend(((*path, index), child) for index, child in enumerate(item))
-            elif type(item) in (str, int, float) and (name := self._held(str(item))):
+            elif isinstance(item, str):
+                if name := self._held(item):
+                    yield path, name
+            elif type(item) in (int, float) and (name := self._number(item)):
                 yield path, name
 
     def _object(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -167,6 +169,13 @@ class Redactor:
         if not self._suspects(text):
             return None
         return next((name for sign, pattern, name in self._known if sign in text and pattern.search(text)), None)
+
+    def _number(self, number: float) -> str | None:
+        """Return whose value a number is as a whole; digits of a longer one are nobody's: a price, a time, a count."""
+        text = str(number)
+        if not self._suspects(text):
+            return None
+        return next((name for sign, pattern, name in self._known if sign in text and pattern.fullmatch(text)), None)
 
 
 def marker(name: str) -> str:

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from io import StringIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from dotenv.parser import parse_stream
 
@@ -134,8 +134,13 @@ class _Watch(logging.Filter):
             if (clean := self._redactor.text(text)) != text:
                 record.exc_info, record.exc_text = None, clean
         for name in record.__dict__.keys() - _STANDARD:
-            record.__dict__[name] = self._redactor.value(record.__dict__[name])
+            record.__dict__[name] = self._extra(record.name, record.__dict__[name])
         return True
+
+    def _extra(self, logger: str, value: Any) -> Any:
+        if type(value) in (int, float) and not logger.startswith("dagbok.tool."):
+            return value  # the package's own numbers are counts and times; a line's `bytes` stays a number
+        return self._redactor.value(value)
 
 
 def read_file(path: Path) -> dict[str, str]:
