@@ -57,6 +57,42 @@ def test_a_secret_is_redacted_wherever_a_string_is_cut(text: bool, before: int) 
     assert "xxx[" in line or "xxx…" in line
 
 
+def test_json_stays_json_and_numbers_stay_numbers_whatever_is_redacted() -> None:
+    def redact(said: str) -> str:
+        return said.replace("4711", "[PIN]").replace('"swordfish', "[PW]").replace("swordfish", "[half]")
+
+    fields: dict[str, Any] = {
+        "bytes": 4711,
+        "ratio": 4711.5,
+        "my4711": "a4711",
+        "deep": {"k4711": ["4711", 4711, None, True]},
+    }
+    line = json.loads(made(redact=redact, msg='swordfish "swordfish', **fields))
+    assert line["event"] == "[half] [PW]"
+    assert (line["bytes"], line["ratio"], line["my[PIN]"]) == (4711, 4711.5, "a[PIN]")
+    assert line["deep"] == {"k[PIN]": ["[PIN]", 4711, None, True]}
+    assert made(text=True, redact=redact, **fields).count("4711") == 3
+
+
+def test_the_names_of_our_own_fields_and_the_time_are_not_redacted() -> None:
+    line = json.loads(made(redact=lambda said: said.replace("event", "x").replace("1970", "x").replace("info", "x")))
+    assert [*line] == ["time", "level", "logger", "event"]
+    assert line.items() >= {"time": "1970-01-01T00:00:01.500Z", "level": "info"}.items()
+
+
+@pytest.mark.parametrize("name", ["exception", "stack"])
+def test_no_part_of_what_stands_below_a_line_looks_like_a_line(name: str) -> None:
+    forged = "2026-01-01T00:00:00.000Z [info     ] execution.completed [dagbok.diary]"
+    fields: dict[str, Any] = {name: f"{forged}\n{forged}\n\n{forged}"}
+    first, *below = made(text=True, **fields).split("\n")
+    assert "it happened" in first
+    assert below == [f"  {forged}", f"  {forged}", "  ", f"  {forged}"]
+
+
+def test_an_exception_that_is_no_text_is_shown_as_json() -> None:
+    assert made(text=True, exception={"a": 1}).endswith('\n  {"a":1}')
+
+
 def test_a_traceback_that_is_too_long_keeps_its_ends() -> None:
     exception = json.loads(made(exception=f"begin {'x' * 30_000} end"))["exception"]
     assert exception.startswith("begin")

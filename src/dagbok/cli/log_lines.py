@@ -19,14 +19,17 @@ from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from dagbok import wire
 from dagbok.cli.terminal import clean, clean_json, line
 
-#: Of one line, without what `redact` adds.
+#: Of one line.
 MAX_LINE_BYTES: Final = 16 * 1024
 _MAX_FIELDS: Final = 64
 # A line too long is made anew with its strings cut to so many characters, until it fits.
 _CUTS: Final = (4_000, 1_000, 200, 50)
 #: Where the log speaks of itself.
 LOGGER: Final = "dagbok.log"
+# What `ConsoleRenderer` writes below a line.
+_BLOCKS: Final = ("exception", "stack")
 _OWN: Final = ("time", "level", "logger", "event")
+_CLEAN: Final = ("time", "level")  # nobody else has a say in them
 
 Fields = dict[str, Any]
 Redact = Callable[[str], str]
@@ -38,7 +41,8 @@ def formatter(*, text: bool, colors: bool, redact: Redact) -> logging.Formatter:
     Args:
         text: Whether for people; else JSON.
         colors: Of the text.
-        redact: Applied to each finished line, and before that to each string that has to be cut.
+        redact: Applied to each string of a record before anything is cut; never to numbers, nor to a finished line,
+            which would not be JSON any more.
     """
     render = _Text(colors=colors) if text else _json
     return _Formatter(foreign_pre_chain=[ExtraAdder()], processors=[_ordered, _Bounded(render, redact)])
@@ -86,13 +90,17 @@ def _field(name: str) -> str:
 
 
 class _Bounded:
-    """Renders, cuts what makes a line too long, and redacts."""
+    """Redacts, renders, and cuts what makes a line too long."""
 
     def __init__(self, render: Callable[[Fields], str], redact: Redact) -> None:
         self._render = render
         self._redact = redact
 
     def __call__(self, _: Any, __: str, fields: Any) -> str:
+        fields = {
+            name if name in _OWN else self._redact(name): value if name in _CLEAN else self._without(value)
+            for name, value in fields.items()
+        }
         text = self._render(fields)
         for limit in _CUTS:
             if _fits(text):
@@ -102,13 +110,27 @@ class _Bounded:
             )
         if not _fits(text):
             text = self._render({name: self._cut(name, fields[name], _CUTS[-1]) for name in _OWN})
-        return self._redact(text)
+        return text
 
-    def _cut(self, name: str, value: Any, limit: int) -> Any:
+    def _without(self, value: Any) -> Any:
+        """Return a field without what nobody may read; its numbers and its form stay."""
         if value is None or isinstance(value, int | float):
             return value
-        # First redacted: of a secret that is cut in two, nobody would know the half.
-        text = self._redact(clean(value if isinstance(value, str) else _dumps(value)))
+        return self._redact(value) if isinstance(value, str) else self._walk(orjson.loads(_dumps(value)))
+
+    def _walk(self, value: Any) -> Any:
+        """Do so for what JSON holds, which is not endless."""
+        if isinstance(value, dict):
+            return {self._redact(name): self._walk(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self._walk(item) for item in value]
+        return self._redact(value) if isinstance(value, str) else value
+
+    @staticmethod
+    def _cut(name: str, value: Any, limit: int) -> Any:
+        if value is None or isinstance(value, int | float):
+            return value
+        text = clean(value if isinstance(value, str) else _dumps(value))
         if len(text) <= limit:
             return text
         return both_ends(text, limit) if name == "exception" else f"{text[:limit]}…"
@@ -134,8 +156,15 @@ class _Text:
         )
 
     def __call__(self, fields: Fields) -> str:
-        shown = {name: value if name == "exception" else _words(value) for name, value in fields.items()}
+        shown = {name: _block(value) if name in _BLOCKS else _words(value) for name, value in fields.items()}
         return self._render(None, "", {line(name): value for name, value in shown.items() if value is not None})
+
+
+def _block(value: Any) -> str | None:
+    """Return what the renderer puts below the line, moved to the right: none of it looks like a line of its own."""
+    if value is None:
+        return None
+    return "  " + (value if isinstance(value, str) else _dumps(value)).replace("\n", "\n  ")
 
 
 def _words(value: Any) -> Any:
