@@ -23,8 +23,9 @@ import pytest
 
 from cli.program import TIMEOUT_S, Project, task
 from dagbok.app import open_diary
-from dagbok.cli.server_log import server_log
+from dagbok.cli.server_log import MAX_TEXT_CHARS, server_log
 from dagbok.settings import load
+from dagbok.tools.secrets import Vault
 
 HOSTILE = 'one\ntwo\r\nthree \x1b[2J\x1b]0;swap\x07 \x85 \u2028 \u202e {"level":"info"}'
 
@@ -266,6 +267,34 @@ def test_at_the_end_every_line_is_written(capfd: pytest.CaptureFixture[str]) -> 
     assert [json.loads(line)["event"] for line in capfd.readouterr().err.splitlines()] == [*map(str, range(5_000))]
 
 
+def test_a_secret_is_redacted_before_a_long_text_is_cut_to_wait(capfd: pytest.CaptureFixture[str]) -> None:
+    secret = "TOPSECRETVALUE0123456789"
+    with server_log(format="json", redact=Vault({"T": secret}).redact):
+        start = len("Traceback (most recent call last):")
+        for cut in (MAX_TEXT_CHARS // 4, MAX_TEXT_CHARS):  # where `both_ends` cuts, and where other strings are cut
+            for before in range(cut - 320, cut, 10):
+                text = f"{'q' * (before - start)}{secret}{'q' * 20_000}"
+                try:
+                    raise RuntimeError(text)
+                except RuntimeError:
+                    logging.getLogger("asyncio").exception(text, extra={"mine": text})
+    seen = capfd.readouterr().err
+    assert len(seen.splitlines()) == 64
+    assert "TOPS" not in seen
+
+
+def test_a_long_text_that_cannot_be_redacted_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    def redact(text: str) -> str:
+        if len(text) > MAX_TEXT_CHARS:
+            raise ZeroDivisionError
+        return text
+
+    with server_log(format="json", redact=redact):
+        logging.getLogger("dagbok.x").warning("q" * 20_000)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert json.loads(line)["event"] == "a text of 20,000 characters that cannot be shown: ZeroDivisionError"
+
+
 # -- readers that are no good -----------------------------------------------------------------------------------------
 
 
@@ -345,7 +374,7 @@ def test_on_a_terminal_the_lines_are_for_people(project: Project) -> None:
     assert "taskId=1" in failed
     assert "error='RuntimeError: one two three {" in failed
     assert not failed.startswith("{")
-    assert "\nTraceback (most recent call last):\n" in seen
+    assert "\n  Traceback (most recent call last):\n" in seen
     assert "/docs; the diary is" in seen
 
 

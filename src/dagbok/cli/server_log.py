@@ -14,7 +14,7 @@ import queue
 import select
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, Final, Literal
@@ -49,12 +49,12 @@ def server_log(
     Args:
         level: Of the package's own loggers.
         format: `json`: an object a line; `text`: for people; `auto`: text on a terminal.
-        redact: Applied to each line before it is written; returns it without what nobody may read.
+        redact: Applied to each string before it is cut or written; returns it without what nobody may read.
     """
     text = sys.stderr.isatty() if format == "auto" else format == "text"
     colors = is_terminal(sys.stderr) and not os.environ.get("NO_COLOR")
     lost = _Lost()
-    handler = _Handler(lost)
+    handler = _Handler(lost, redact)
     writer = _Writer(handler.queue, lost, formatter(text=text, colors=colors, redact=redact))
     package, root = logging.getLogger("dagbok"), logging.getLogger()
     before = package.level, root.level
@@ -98,9 +98,10 @@ class _Handler(QueueHandler):
 
     queue: queue.SimpleQueue[Any]
 
-    def __init__(self, lost: _Lost) -> None:
+    def __init__(self, lost: _Lost, redact: Redact) -> None:
         super().__init__(queue.SimpleQueue())
         self._lost = lost
+        self._redact = redact
 
     def enqueue(self, record: logging.LogRecord) -> None:
         if self.queue.qsize() < MAX_QUEUED:
@@ -111,17 +112,30 @@ class _Handler(QueueHandler):
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         if error := record.exc_info:  # as text: with its frames it would keep alive all that they hold
             record = copy.copy(record)
-            record.__dict__["exception"] = both_ends(_TRACEBACKS.formatException(error), MAX_TEXT_CHARS)
+            record.__dict__["exception"] = self._short(_TRACEBACKS.formatException(error), both_ends)
             record.exc_info = record.exc_text = None
         record.msg, record.args = _message(record), None
         merge_contextvars(None, "", record.__dict__)
         for name, value in record.__dict__.items():
             if type(value) is str and len(value) > MAX_TEXT_CHARS:
-                record.__dict__[name] = value[:MAX_TEXT_CHARS]
+                record.__dict__[name] = self._short(value, _beginning)
         return record
+
+    def _short(self, text: str, cut: Callable[[str, int], str]) -> str:
+        """Return a text that is short enough to wait; the writer redacts what is not cut here."""
+        if len(text) <= MAX_TEXT_CHARS:
+            return text
+        try:  # first: of a secret that is cut in two, nobody would know the half
+            return cut(self._redact(text), MAX_TEXT_CHARS)
+        except Exception as exc:  # nothing of it may be shown then
+            return f"a text of {len(text):,} characters that cannot be shown: {type(exc).__name__}"
 
 
 _TRACEBACKS: Final = logging.Formatter()
+
+
+def _beginning(text: str, limit: int) -> str:
+    return text[:limit]
 
 
 def _message(record: logging.LogRecord) -> str:
