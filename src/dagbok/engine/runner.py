@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydantic_core import ValidationError
+
 from dagbok.domain import values
 from dagbok.domain.call import NO_CHARGE, Call, Charge, Reply
 from dagbok.domain.secrets import Redactor
@@ -22,6 +24,8 @@ from dagbok.errors import BadInput, DagbokError, TooLarge
 
 #: Characters kept of an error's message and of its traceback.
 MESSAGE_CHARS, DETAIL_CHARS = 4_000, 8_000
+#: Misfits told of a pydantic error.
+MISFITS = 5
 #: Lines of the traceback that are kept: enough to find the place.
 TRACEBACK_FRAMES = 5
 
@@ -186,9 +190,20 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 def _text(exc: BaseException) -> str:
     try:
-        return str(exc)
+        return _misfits(exc) if isinstance(exc, ValidationError) else str(exc)
     except Exception as broken:  # an exception whose __str__ raises is still one
         return f"(its message cannot be read: {type(broken).__name__})"
+
+
+def _misfits(exc: ValidationError) -> str:
+    """Return what does not fit, without the values: pydantic shows their two ends, which nobody would recognise."""
+    count = exc.error_count()
+    shown = [
+        f"{'.'.join(map(str, error['loc']))}: {error['msg']}" if error["loc"] else error["msg"]
+        for error in exc.errors(include_url=False, include_context=False, include_input=False)[:MISFITS]
+    ]
+    more = "; ..." if count > MISFITS else ""
+    return f"{count:,} validation error{'s' * (count != 1)} for {exc.title}: {'; '.join(shown)}{more}"
 
 
 def _detail(exc: BaseException) -> str:
