@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,6 +179,40 @@ def test_records_are_redacted_at_the_logger_and_the_others_are_left_as_they_are(
     assert len(caplog.records) == 10
     logging.getLogger("dagbok.engine").warning(HIDDEN)
     assert HIDDEN in caplog.text, "after the end nothing is left behind"
+
+
+@pytest.mark.parametrize("args", [(HIDDEN,), ({"it": HIDDEN},), (HIDDEN.encode(),)])
+def test_arguments_that_hold_more_than_the_message_shows_are_not_handed_on(
+    caplog: pytest.LogCaptureFixture, args: tuple[Any, ...]
+) -> None:
+    end = Vault({"KEY": HIDDEN}).guard(["mine"])
+    try:
+        words = "begins %(it).1s" if isinstance(args[0], dict) else "begins %.1s"
+        logging.getLogger("dagbok.tool.mine").warning(words, *args)
+    finally:
+        end()
+    (record,) = caplog.records
+    assert record.args is None
+    assert record.getMessage().startswith("begins ")
+    assert HIDDEN not in repr(record.__dict__)
+
+
+def test_what_is_no_json_is_redacted_by_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    class Rude:
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    rude, plain = Rude(), ValueError("no")
+    end = Vault({"KEY": HIDDEN}).guard(["mine"])
+    try:
+        extra = {"error": ValueError(f"no {HIDDEN}"), "raw": HIDDEN.encode(), "rude": rude, "plain": plain}
+        logging.getLogger("dagbok.tool.mine").warning("failed", extra=extra)
+    finally:
+        end()
+    found = caplog.records[0].__dict__
+    assert (found["error"], found["raw"]) == ("no [secret KEY]", "b'[secret KEY]'")
+    assert found["rude"] is rude
+    assert found["plain"] is plain
 
 
 def test_settings_show_no_value() -> None:

@@ -5,6 +5,7 @@ A value is null, a boolean, a string, a finite number, a list, or an object with
 stores none) and no lone surrogate (UTF-8 encodes none), and nothing nests deeper than `MAX_DEPTH`. Whatever else comes
 along is `not_json`, with a pointer to the place. From Python code, tuples count as lists, members of an `Enum` as their
 value and a `UUID` as its text; other subclasses of those types do not, because their reader would not get them back.
+Not noticed is an `orjson.Fragment`: its text is written as it is, and to look for one would walk every value.
 """
 
 from __future__ import annotations

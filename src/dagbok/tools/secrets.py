@@ -127,7 +127,8 @@ class _Watch(logging.Filter):
         except Exception:  # arguments that do not fit: logging would print them to stderr
             message = f"{record.msg} {record.args!r}"
             record.msg, record.args = message, None
-        if (clean := self._redactor.text(message)) != message:
+        # An argument may hold more than the message shows of it (`%.3s`), and other handlers read the arguments.
+        if (clean := self._redactor.text(message)) != message or any(map(self._holds, _arguments(record))):
             record.msg, record.args = clean, None
         if record.exc_info:
             text = record.exc_text or logging.Formatter().formatException(record.exc_info)
@@ -137,10 +138,28 @@ class _Watch(logging.Filter):
             record.__dict__[name] = self._extra(record.name, record.__dict__[name])
         return True
 
+    def _holds(self, value: object) -> bool:
+        text = _shown(value)
+        return self._redactor.text(text) != text
+
     def _extra(self, logger: str, value: Any) -> Any:
         if type(value) in (int, float) and not logger.startswith("dagbok.tool."):
             return value  # the package's own numbers are counts and times; a line's `bytes` stays a number
-        return self._redactor.value(value)
+        if value is None or isinstance(value, str | int | float | dict | list | tuple):
+            return self._redactor.value(value)
+        return self._redactor.text(_shown(value)) if self._holds(value) else value  # an exception, bytes
+
+
+def _arguments(record: logging.LogRecord) -> Iterable[object]:
+    args = record.args or ()
+    return args.values() if isinstance(args, Mapping) else args
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as exc:  # somebody else's; nobody can show it, so it shows nothing
+        return f"<{type(value).__name__}, which cannot be shown: {type(exc).__name__}>"
 
 
 def read_file(path: Path) -> dict[str, str]:
