@@ -173,6 +173,7 @@ class Dagbok:
         self._service = Service(
             reader, journal=journal, worker=worker, registry=registry, settings=settings, redactor=vault.redactor
         )
+        stack.callback(self._service.close)
         if self._recover:
             unfinished = await asyncio.to_thread(self.service.unfinished)
             taken = await worker.take_over(row["id"] for row in unfinished)

@@ -27,12 +27,13 @@ from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus
 from dagbok.domain.validate import Limits, Problem, check, literals, read
 from dagbok.domain.values import Json, JsonText
-from dagbok.errors import BadInput, Conflict, NotFound, OutcomeUnknown, StoreError, StoreUnavailable
+from dagbok.errors import BadInput, Conflict, NotFound, OutcomeUnknown, StoreUnavailable
 from dagbok.notify import transitions
 from dagbok.settings import Settings
 from dagbok.store.idempotency import Asked, Keys
 from dagbok.store.journal import Journal
 from dagbok.store.queries import Reader
+from dagbok.store.readiness import Readiness
 from dagbok.tools.registry import Registry
 
 Row = Mapping[str, Any]
@@ -43,10 +44,6 @@ INLINE_RESULT_BYTES = 64 * 1024
 LARGE_PLAN = 50
 #: How long a submission waits for its commit; less if the database is known to be away.
 SUBMIT_PATIENCE_S = 30
-#: How long a question about readiness waits for the database.
-READY_TIMEOUT_S = 2.0
-#: How long an answer about readiness holds.
-READY_FOR_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +179,11 @@ class Service(Diary):
         self._journal = journal
         self._worker = worker
         self._keys = Keys(reader)
-        self._answered_at_s = float("-inf")  # when the database last answered whether it is there, by the loop's clock
+        self._readiness = Readiness(reader)
+
+    def close(self) -> None:
+        """End the thread that asks whether the database is there."""
+        self._readiness.close()
 
     def check(self, plan: Json | Plan) -> list[Problem]:
         """Return every problem of a plan."""
@@ -350,17 +351,7 @@ class Service(Diary):
 
     async def is_ready(self) -> bool:
         """Return whether submissions can be taken now, asking the database if it was not asked for a while."""
-        now_s = asyncio.get_running_loop().time()
-        if not self.ready:
-            return False
-        if now_s - self._answered_at_s < READY_FOR_S:
-            return True
-        try:
-            await asyncio.wait_for(asyncio.to_thread(self.reader.ping), READY_TIMEOUT_S)
-        except (StoreError, TimeoutError):
-            return False
-        self._answered_at_s = now_s
-        return True
+        return self.ready and await self._readiness.ask()
 
     @property
     def _limits(self) -> Limits:

@@ -1,10 +1,10 @@
-"""Answers that say much: made in a thread, gzipped there where that pays, tagged where they can be asked for again."""
+"""Answers that say much: gzipped in a thread where that pays, tagged where they can be asked for again."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from fastapi import Request, Response
@@ -25,18 +25,17 @@ def json(content: bytes, status: int = 200, headers: Mapping[str, str] | None = 
     return Response(content, status, headers, media_type="application/json")
 
 
-async def made(request: Request, make: Callable[[], Response]) -> Response:
-    """Return what `make` returns, called and packed in a thread."""
-    gzip = accepts_gzip(request.headers)
-    return await asyncio.to_thread(lambda: _packed(make(), gzip=gzip))
+def again(response: Response, headers: Mapping[str, str]) -> Response:
+    """Return another answer with the same content, and `headers` beside its own."""
+    return Response(response.body, response.status_code, {**response.headers, **headers})
 
 
 async def packed(request: Request, response: Response) -> Response:
     """Return `response` packed; in a thread, if there is much to do."""
     gzip = accepts_gzip(request.headers)
     if gzip and len(response.body) >= MIN_GZIP_BYTES:
-        return await asyncio.to_thread(_packed, response, gzip=True)
-    return _packed(response, gzip=False)
+        return await asyncio.to_thread(pack, response, gzip=True)
+    return pack(response, gzip=False)
 
 
 def tag(version_of: tuple[int, int]) -> str:
@@ -47,7 +46,8 @@ def tag(version_of: tuple[int, int]) -> str:
     return f'W/"{version()}-{version_of[0]}-{version_of[1]}"'
 
 
-def _packed(response: Response, *, gzip: bool) -> Response:
+def pack(response: Response, *, gzip: bool) -> Response:
+    """Return `response`, gzipped if asked and worth it."""
     response.headers.add_vary_header("Accept-Encoding")
     if gzip and len(response.body) >= MIN_GZIP_BYTES:
         compressor = zlib.compressobj(GZIP_LEVEL, wbits=_GZIP_FORMAT)

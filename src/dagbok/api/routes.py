@@ -8,6 +8,7 @@ made by `wire` from rows; the models named here only tell OpenAPI the same. What
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -16,6 +17,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from dagbok import wire
 from dagbok.api import answers, body, examples, headers, openapi
 from dagbok.api.openapi import ANSWER, SUBMISSION, problems, success
+from dagbok.api.reads import Reads, Whole
 from dagbok.api.waiting import Waiting
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus
 from dagbok.domain.values import MAX_INTEGER
@@ -41,6 +43,7 @@ _ASK_FIRST = {"Cache-Control": "no-cache"}
 def router(service: Service, waiting: Waiting) -> APIRouter:
     """Return the operations on `service`; `waiting` are its clients that wait."""
     routes = APIRouter(prefix=PREFIX)
+    reads = Reads()
 
     @routes.post(
         "/execute-dag",
@@ -73,7 +76,7 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         if submitted.replayed:
             about["Idempotent-Replayed"] = "true"
         if await waiting.settled(request, submitted.execution_id, wait_s):
-            settled = await _settled(service, request, submitted.execution_id, about, wait_s)
+            settled = await _settled(service, reads, request, submitted.execution_id, about, wait_s)
             if settled is not None:
                 return settled
         started = wire.SubmitResponse(
@@ -101,7 +104,7 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
             page = service.list_executions(limit=limit, offset=offset, status=status)
             return answers.json(wire.executions_json(page))
 
-        return await answers.made(request, make)
+        return await reads.made(request, make)
 
     @routes.get(
         _ONE,
@@ -120,12 +123,11 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         wait_s = headers.wait_s(request.headers)
         waited = await waiting.settled(request, execution_id, wait_s)
 
-        def make() -> Response:
-            row, steps = service.details(execution_id)
-            applied = _applied(wait_s) if waited and row["status"] in _SETTLED else {}
-            return answers.json(wire.execution_json(row, steps), headers=_tagged(row) | _ASK_FIRST | applied)
-
-        return await answers.made(request, lambda: _unchanged(service, request, execution_id) or make())
+        if unchanged := await _unchanged(service, request, execution_id):
+            return unchanged
+        status, whole = await reads.whole(request, execution_id, partial(_whole, service, execution_id))
+        applied = _applied(wait_s) if waited and status in _SETTLED else {}
+        return answers.again(whole, _ASK_FIRST | applied)
 
     @routes.get(
         f"{_ONE}/sub-steps",
@@ -145,7 +147,7 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
             row, steps = service.details(execution_id)
             return answers.json(wire.sub_steps_json(execution_id, steps), headers=_tagged(row) | _ASK_FIRST)
 
-        return await answers.made(request, lambda: _unchanged(service, request, execution_id) or make())
+        return await _unchanged(service, request, execution_id) or await reads.made(request, make)
 
     @routes.get(
         f"{_ONE}/sub-steps/{{task_id}}/result",
@@ -158,7 +160,7 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
     async def get_result(request: Request, execution_id: ExecutionId, task_id: TaskId) -> Response:
         _storable(execution_id, "execution")
         _storable(task_id, "sub-step")
-        return await answers.made(request, lambda: answers.json(service.result(execution_id, task_id).encode()))
+        return await reads.made(request, lambda: answers.json(service.result(execution_id, task_id).encode()))
 
     @routes.delete(
         _ONE,
@@ -250,29 +252,32 @@ async def _submit(service: Service, submission: body.Submission, key: str | None
         raise body.at(submission.pointer, exc) from exc
 
 
+def _whole(service: Service, execution_id: str) -> Whole:
+    row, steps = service.details(execution_id)
+    return row["status"], answers.json(wire.execution_json(row, steps), headers=_tagged(row))
+
+
 async def _settled(
-    service: Service, request: Request, execution_id: str, about: dict[str, str], wait_s: int
+    service: Service, reads: Reads, request: Request, execution_id: str, about: dict[str, str], wait_s: int
 ) -> Response | None:
     """Return an execution that somebody waited for, whole; None where it goes on after all, or cannot be read."""
-
-    def make() -> Response:
-        row, steps = service.details(execution_id)
-        if row["status"] not in _SETTLED:  # answered or left by this process meanwhile
-            raise NotFound
-        return answers.json(wire.execution_json(row, steps), headers=about | _tagged(row) | _applied(wait_s))
-
     try:
-        return await answers.made(request, make)
+        status, whole = await reads.whole(request, execution_id, partial(_whole, service, execution_id))
     except DagbokError:
         return None  # it is durable: that much is true, whatever became of it
+    if status not in _SETTLED:  # answered or left by this process meanwhile
+        return None
+    return answers.again(whole, about | _applied(wait_s))
 
 
-def _unchanged(service: Service, request: Request, execution_id: str) -> Response | None:
+async def _unchanged(service: Service, request: Request, execution_id: str) -> Response | None:
     """Return 304 if the client has the execution as it is now; its sub-steps are not read for that."""
     if "if-none-match" not in request.headers:
         return None
-    tag = answers.tag(service.version(execution_id))
-    return Response(None, 304, {"ETag": tag} | _ASK_FIRST) if headers.has_seen(request.headers, tag) else None
+    tag = answers.tag(await asyncio.to_thread(service.version, execution_id))
+    if not headers.has_seen(request.headers, tag):
+        return None
+    return answers.pack(Response(None, 304, {"ETag": tag} | _ASK_FIRST), gzip=False)
 
 
 def _tagged(row: Row) -> dict[str, str]:
