@@ -54,8 +54,8 @@ class Options:
     labels: Mapping[str, str] | None = None
 
     def given(self) -> dict[str, Json]:
-        """Return those that are asked for."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Return those that are asked for; an empty one asks for nothing."""
+        return {name: value for name, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True, slots=True)

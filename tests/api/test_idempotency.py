@@ -16,9 +16,11 @@ import pytest
 
 from api.serving import Server, plan, serving, task
 from api.watched import Watched, request, watched
+from dagbok.domain import values
 
 HELD = plan(task(1, "hold"))
 QUICK = plan(task(1, value="done"))
+REUSED = "idempotency_key_reused"
 
 
 @pytest.fixture
@@ -88,6 +90,39 @@ def test_what_stores_nothing_leaves_the_key_free(server: Watched) -> None:
     answer = submit(server.server, QUICK, "k")
     assert answer.status_code == 202
     assert "idempotent-replayed" not in answer.headers
+
+
+def test_what_json_cannot_write_is_never_the_request_that_had_null_there(server: Watched) -> None:
+    text = json.dumps({**QUICK, "extra": None})
+    assert server.server.post_raw(text, idempotency_key="k").status_code == 202
+    for number in ("NaN", "-Infinity", "1e999", "9223372036854775808"):
+        answer = server.server.post_raw(text.replace("null", number), idempotency_key="k")
+        refused(answer, 422, "invalid_plan")
+        assert "idempotent-replayed" not in answer.headers
+    again = server.server.post_raw(text, idempotency_key="k")
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
+
+
+def test_empty_options_are_none(server: Watched) -> None:
+    first = submit(server.server, QUICK, "k")
+    empty: tuple[Any, ...] = (None, {}, {"labels": {}}, {"labels": None, "title": None})
+    for options in empty:
+        again = submit(server.server, {"plan": QUICK, "options": options}, "k")
+        assert (again.status_code, again.json()) == (202, first.json()), options
+    refused(submit(server.server, {"plan": QUICK, "options": {"labels": {"a": "b"}}}, "k"), 422, REUSED)
+
+
+def test_1_and_1_0_are_two_requests(server: Watched) -> None:
+    assert submit(server.server, {**QUICK, "extra": 1}, "k").status_code == 202
+    refused(submit(server.server, {**QUICK, "extra": 1.0}, "k"), 422, REUSED)
+
+
+def test_a_key_counts_for_a_plan_as_deep_as_plans_may_be(server: Watched) -> None:
+    deep: Any = 1
+    for _ in range(values.MAX_DEPTH - 1):
+        deep = [deep]
+    first, second = (submit(server.server, {**QUICK, "extra": deep}, "k") for _ in range(2))
+    assert (first.status_code, second.json()) == (202, first.json()), first.text
 
 
 def test_a_stored_dag_run_again_has_a_key_too(server: Watched) -> None:

@@ -8,11 +8,12 @@ Source: draft-ietf-httpapi-idempotency-key-header.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
 from dagbok.domain import values
 from dagbok.domain.values import Json, clean
-from dagbok.errors import BadInput
+from dagbok.errors import BadInput, NotJson
 
 MAX_KEY_CHARS: Final = 255
 
@@ -28,9 +29,14 @@ def check_key(key: str) -> None:
         raise BadInput(f"The idempotency key holds {shown}; it is made of visible ASCII characters, such as a UUID.")
 
 
-def request_hash(operation: str, asked: Json) -> str | None:
-    """Return what tells a request from others, SHA-256 in hex; None for what is no JSON and so was never stored."""
+def request_hash(operation: str, asked: Mapping[str, Json]) -> str | None:
+    """Return what tells a request from others, SHA-256 in hex; None for what is no JSON and so was never stored.
+
+    1 and 1.0 are two requests: JSON calls them one number, but a tool can tell them apart.
+    """
     try:
-        return hashlib.sha256(values.canonical([operation, asked])).hexdigest()
-    except TypeError:  # orjson's JSONEncodeError; the check of the plan names the place
+        for part in asked.values():  # each by itself, as it is stored: what is around them adds no depth
+            values.encode(part)
+    except NotJson:  # the check of the plan names the place; the canonical form would have NaN as null
         return None
+    return hashlib.sha256(values.canonical([operation, asked])).hexdigest()

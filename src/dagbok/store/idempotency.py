@@ -8,7 +8,7 @@ process from doing the same work side by side.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class Keys:
         self._reader = reader
         self._in_flight: dict[str, asyncio.Future[Created] | None] = {}  # with the commit, once there is one
 
-    async def find(self, key: str | None, request: Json) -> tuple[Asked | None, Row | None]:
+    async def find(self, key: str | None, request: Mapping[str, Json]) -> tuple[Asked | None, Row | None]:
         """Return the key with what is asked under it, and the execution that the same request made before.
 
         Raises:
@@ -83,7 +83,7 @@ class Keys:
         if key in self._in_flight:
             raise IdempotencyInFlight
 
-    def _find(self, key: str, request: Json) -> tuple[Asked | None, Row | None]:
+    def _find(self, key: str, request: Mapping[str, Json]) -> tuple[Asked | None, Row | None]:
         hash = request_hash("execute-dag", request)
         if hash is None:  # no JSON: the check of the plan tells where
             return None, None
