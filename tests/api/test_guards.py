@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from api.serving import Server, serving
 from dagbok.api import guards
-from dagbok.api.app import create_app
-from dagbok.app import Dagbok
 
 TOOLS = "/api/v1/tools"
 
@@ -132,36 +130,113 @@ def test_a_header_without_end_is_refused(server: Server) -> None:
     assert status == 400
 
 
+class Client:
+    """What a guard hears of one client, and what it says to it; `body` are the parts that come, in time."""
+
+    def __init__(self, method: str, path: str = "/", *, body: bool = False, host: str = "localhost") -> None:
+        headers = [(b"host", host.encode())] + ([(b"transfer-encoding", b"chunked")] if body else [])
+        self.scope = {"type": "http", "method": method, "path": path, "headers": headers}
+        self.parts: asyncio.Queue[Message] = asyncio.Queue()
+        self.said: list[Message] = []
+
+    def part(self, data: bytes, *, more: bool) -> None:
+        self.parts.put_nowait({"type": "http.request", "body": data, "more_body": more})
+
+    def ask(self, guard: guards.Guard) -> asyncio.Future[int]:
+        async def send(message: Message) -> None:
+            self.said.append(message)
+
+        async def served() -> int:
+            await guard(self.scope, self.parts.get, send)
+            return int(self.said[0]["status"]) if self.said else 0
+
+        return asyncio.ensure_future(served())
+
+
+class Held:
+    """An application that answers with the body it got, once it is let."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.under_way += 1
+        if scope["path"] != "/health":
+            await self.open.wait()
+        body = (await receive())["body"] if scope["method"] == "POST" else b""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+
+def guard_of(app: Held, max_bytes: int = 100) -> guards.Guard:
+    return guards.Guard(app, hosts=(), origins=(), max_body_bytes=max_bytes)
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize(("patience_s", "status"), [(60.0, 200), (0.0, 503)])
 def test_one_request_too_many_waits_for_its_place_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float, status: int
+    monkeypatch: pytest.MonkeyPatch, patience_s: float, status: int
 ) -> None:
-    """A burst is answered; what does not pass is told to come again."""
+    """A burst is answered; what does not pass is told to come again; health and the refused need no place."""
     monkeypatch.setattr(guards, "_MAX_REQUESTS", 1)
     monkeypatch.setattr(guards, "_PLACE_PATIENCE_S", patience_s)
 
     async def main() -> None:
-        async with Dagbok(f"sqlite:///{tmp_path / 'dagbok.db'}") as dagbok:
-            transport = httpx2.ASGITransport(create_app(dagbok))
-            sending, rest = asyncio.Event(), asyncio.Event()
+        app = Held()
+        guard = guard_of(app)
+        first = Client("GET").ask(guard)
+        await turns()
+        late = Client("GET")
+        second = late.ask(guard)
+        await turns()
+        assert app.under_way == 1
+        assert await Client("GET", "/health").ask(guard) == 200
+        assert await Client("GET", host="evil.example").ask(guard) == 421
+        if status == 503:
+            assert await second == 503
+            assert (b"retry-after", b"1") in late.said[0]["headers"]
+        app.open.set()
+        assert (await first, await second) == (200, status)
+        assert await Client("GET").ask(guard) == 200
 
-            async def slow_body() -> AsyncIterator[bytes]:
-                sending.set()
-                await rest.wait()
-                yield b"{}"
+    asyncio.run(main())
 
-            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                headers = {"content-type": "application/json"}
-                first = asyncio.ensure_future(client.post("/api/v1/execute-dag", content=slow_body(), headers=headers))
-                await sending.wait()
-                second = asyncio.ensure_future(client.get("/health"))
-                if status == 503:
-                    refused = await second
-                    assert refused.json()["code"] == "overloaded"
-                    assert refused.headers["retry-after"] == "1"
-                rest.set()
-                assert (await first).status_code == 422
-                assert (await second).status_code == status
-                assert (await client.get("/health")).status_code == 200
+
+def test_bodies_that_do_not_come_hold_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "_MAX_REQUESTS", 1)
+    monkeypatch.setattr(guards, "_MAX_BODIES", 1)
+    monkeypatch.setattr(guards, "_PLACE_PATIENCE_S", 0.0)
+
+    async def main() -> None:
+        app = Held()
+        app.open.set()
+        guard = guard_of(app)
+        slow = [Client("POST", body=True) for _ in range(5)]
+        asking = [client.ask(guard) for client in slow]
+        await turns()
+        assert app.under_way == 0
+        assert await Client("GET").ask(guard) == 200, "nobody is in its way"
+        slow[0].part(b"a", more=True)
+        await turns()
+        slow[1].part(b"b", more=True)
+        assert await asking[1] == 503, "one body at a time is held"
+        slow[2].part(b"c", more=False)
+        assert await asking[2] == 200, "one that comes whole is not held"
+        slow[3].parts.put_nowait({"type": "http.disconnect"})
+        assert await asking[3] == 0, "nobody is left to be told"
+        slow[0].part(b"z", more=False)
+        assert (await asking[0], slow[0].said[1]["body"]) == (200, b"az")
+        slow[4].part(b"x" * 60, more=True)
+        slow[4].part(b"x" * 60, more=False)
+        assert await asking[4] == 413
+        again = Client("POST", body=True)
+        again.part(b"1", more=True)
+        again.part(b"2", more=False)
+        assert await again.ask(guard) == 200, "every place was given back"
 
     asyncio.run(main())

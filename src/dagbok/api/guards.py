@@ -18,14 +18,17 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dagbok.api import problems
+from dagbok.api.requests import is_health
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 #: A body too large is read on for so much, so that a client that sends all before it listens hears the answer.
 _DRAIN_BYTES: Final = 16 * 2**20
 #: The longest silence within a body.
 _BODY_TIMEOUT_S: Final = 30.0
-#: Requests under way at once; those that wait for an execution are counted by `Waiting`.
+#: Requests under way at once, their bodies read; those that wait for an execution are counted by `Waiting`.
 _MAX_REQUESTS: Final = 256
+#: Bodies at once of which a part came and more is to come: they are held in memory.
+_MAX_BODIES: Final = 256
 #: How long one more waits for its place before it is refused: a burst passes, overload does not.
 _PLACE_PATIENCE_S: Final = 10.0
 
@@ -70,6 +73,7 @@ class Guard:
         self._max_bytes = max_body_bytes
         self._any_address = any_address
         self._places = asyncio.Semaphore(_MAX_REQUESTS)
+        self._bodies = asyncio.Semaphore(_MAX_BODIES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -105,9 +109,11 @@ class Guard:
 
         body = _Body(receive, self._max_bytes)
         try:
-            await self._take_place()
-            has_place = True
             self._admit(scope)
+            if not is_health(scope):  # which has to be heard however busy the others are
+                await self._read(body, scope)
+                await _take(self._places)
+                has_place = True
             await self._app(scope, body.receive, guarded_send)
         except ClientDisconnect:
             pass  # nobody is left to be told
@@ -121,16 +127,18 @@ class Guard:
         finally:
             give_way()
 
-    async def _take_place(self) -> None:
-        if not self._places.locked():
-            await self._places.acquire()
+    async def _read(self, body: _Body, scope: Scope) -> None:
+        """Read the body, if one is announced. Until its first part is here the request holds nothing of ours."""
+        if not any(name in _ANNOUNCING and value.strip() != b"0" for name, value in scope["headers"]):
             return
+        if await body.read_part():
+            return
+        await _take(self._bodies)
         try:
-            async with asyncio.timeout(_PLACE_PATIENCE_S):
-                await self._places.acquire()
-        except TimeoutError as exc:
-            message = "Too many requests are under way; try again in a second."
-            raise HTTPException(503, message, {"Retry-After": "1"}) from exc
+            while not await body.read_part():
+                pass
+        finally:
+            self._bodies.release()
 
     def _admit(self, scope: Scope) -> None:
         """Raise if the request is not to be served."""
@@ -174,6 +182,21 @@ class Guard:
         )
 
 
+async def _take(places: asyncio.Semaphore) -> None:
+    """Take a place. Raises HTTPException 503 if none becomes free for long."""
+    if not places.locked():
+        await places.acquire()
+        return
+    try:
+        async with asyncio.timeout(_PLACE_PATIENCE_S):
+            await places.acquire()
+    except TimeoutError as exc:
+        message = "Too many requests are under way; try again in a second."
+        raise HTTPException(503, message, {"Retry-After": "1"}) from exc
+
+
+#: The headers that say a body comes (RFC 9112 6).
+_ANNOUNCING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _JUDGED: Final = frozenset({b"host", b"origin", b"sec-fetch-site", b"content-length"})
 
 
@@ -185,6 +208,24 @@ class _Body:
         self._max_bytes = max_bytes
         self._size = 0
         self._ended = False
+        self._drained = False
+        self._parts: list[bytes] = []  # read, with more to come
+        self._whole: bytes | None = None  # read to its end, and not yet received
+
+    async def read_part(self) -> bool:
+        """Read the next part and keep it for `receive`; return whether it was the last. Raises as `receive`.
+
+        Raises:
+            ClientDisconnect: The client left before its end.
+        """
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        self._parts.append(message.get("body", b""))
+        if self._ended:
+            self._whole = b"".join(self._parts)
+            self._parts.clear()
+        return self._ended
 
     async def receive(self) -> Message:
         """Return the next part.
@@ -192,6 +233,9 @@ class _Body:
         Raises:
             HTTPException: 413, there is more than the limit; 408, nothing came for long.
         """
+        if self._whole is not None:
+            whole, self._whole = self._whole, None
+            return {"type": "http.request", "body": whole, "more_body": False}
         if self._ended:
             return await self._receive()  # ends with the connection: no bound
         try:
@@ -207,7 +251,10 @@ class _Body:
         return message
 
     async def drain(self) -> bool:
-        """Read on for a while and forget it; return whether the body ended."""
+        """Read on for a while, once, and forget it; return whether the body ended."""
+        if self._drained:
+            return self._ended
+        self._drained = True
         limit = self._size + _DRAIN_BYTES
         try:
             async with asyncio.timeout(5.0):

@@ -31,6 +31,12 @@ def id_of(scope: Scope) -> str | None:
     return id
 
 
+def is_health(scope: Scope) -> bool:
+    """Return whether the request asks after the health of the server."""
+    path: str = scope["path"]
+    return path == "/health" or path.startswith("/health/")
+
+
 class Requests:
     """ASGI middleware around everything else that answers."""
 
@@ -82,7 +88,7 @@ class _Answer:
         if self.broken or (self._status or 0) >= 500:
             level = logging.ERROR
         else:
-            level = logging.DEBUG if path == "/health" or path.startswith("/health/") else logging.INFO
+            level = logging.DEBUG if is_health(scope) else logging.INFO
         fields: dict[str, Any] = {
             "method": scope["method"][:_MAX_METHOD_CHARS],
             "path": path[:_MAX_PATH_CHARS],
