@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import pickle
+from collections.abc import Callable
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -58,3 +61,14 @@ def test_a_provider_that_says_when_to_come_back_is_heard() -> None:
 
 def test_a_provider_that_answers_with_a_page_is_cut_short() -> None:
     assert len(str(to_tool_error(ai.ModelHTTPError(502, "m", body="<html>" * 9_000), MODEL))) < 700
+
+
+@pytest.mark.parametrize("value", ["sk-a/secret of-the-tests", "sk-a/secret of-the-tests\n"])
+@pytest.mark.parametrize("spell", [str, repr, json.dumps, quote], ids=["as it is", "repr", "json", "url"])
+def test_a_key_in_the_words_of_a_provider_is_hidden_however_it_is_spelled(
+    value: str, spell: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", value)
+    said = str(to_tool_error(ai.ModelAPIError("m", f"Illegal header value {spell(value)}"), MODEL))
+    assert "[secret ACME_API_KEY]" in said
+    assert "of-the-tests" not in said

@@ -258,3 +258,19 @@ def test_a_default_model_that_cannot_work_is_told_at_start(monkeypatch: pytest.M
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(Misconfigured, match="OPENAI_API_KEY"):
         asyncio.run(models("openai:gpt-5").check())
+
+
+@pytest.mark.parametrize("key", ["sk-of-the-tests\n", " sk-of-the-tests", "sk-of\x7fthe-tests", "sk-öf-the-tests"])
+@pytest.mark.parametrize("name", ["openai:gpt-5", "openai-chat:gpt-5", "openai-responses:gpt-5"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(
+    name: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(Misconfigured, match="The value of OPENAI_API_KEY has") as caught:
+        resolve(name)
+    assert key.strip() not in str(caught.value)
+
+
+def test_a_key_of_another_provider_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "of-the-tests\n")
+    assert resolve("openai:gpt-5").model_id == "openai:gpt-5"

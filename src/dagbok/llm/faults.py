@@ -11,8 +11,7 @@ The words of a provider are kept as they are, cut, and without any key: some ser
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx2
@@ -20,6 +19,7 @@ from pydantic_ai import exceptions as ai
 
 from dagbok.domain.values import clean
 from dagbok.errors import ToolError
+from dagbok.llm import keys
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
@@ -49,18 +49,6 @@ _SAID = {
     "tool_error": "No usable answer from",
 }
 
-#: Where a provider reads its key, unless it is PROVIDER_API_KEY.
-_KEYS: Final = {
-    "bedrock": "the AWS credentials",
-    "cohere": "CO_API_KEY",
-    "google": "GEMINI_API_KEY or GOOGLE_API_KEY",
-    "google-cloud": "the Google Cloud credentials",
-    "huggingface": "HF_TOKEN",
-    "openai-compatible": "OPENAI_API_KEY",
-}
-_SECRET = ("_KEY", "_TOKEN")  # how the names of variables end that hold one
-_LEAST_SECRET = 8  # characters; hiding shorter values would blacken ordinary words
-
 
 def to_tool_error(exc: BaseException, model: Model) -> ToolError:
     """Return the ToolError that says what `exc` means. Fields: `model`; where known, `status` and `retry_after_s`."""
@@ -79,9 +67,7 @@ def to_tool_error(exc: BaseException, model: Model) -> ToolError:
 def _explained(exc: BaseException, model: Model) -> str:
     words = _words(exc)
     if isinstance(exc, ai.ModelAuthenticationError):
-        provider = model.model_id.partition(":")[0]
-        key = _KEYS.get(provider) or f"{provider.upper().replace('-', '_')}_API_KEY"
-        return f"check {key} and what it may use. {words}"
+        return f"check {keys.named(model.model_id.partition(':')[0])} and what it may use. {words}"
     if isinstance(exc, ai.ModelNotFoundError):
         return f"it has no model {model.model_name!r}, or {address(model)} is not the address of its API. {words}"
     if isinstance(exc, ai.ModelConnectionError):
@@ -94,10 +80,7 @@ def _explained(exc: BaseException, model: Model) -> str:
 
 
 def _words(exc: BaseException) -> str:
-    text = str(exc)
-    for name, value in os.environ.items():
-        if name.endswith(_SECRET) and len(value) >= _LEAST_SECRET:
-            text = text.replace(value, "***")
+    text = keys.hide(str(exc))
     return clean(" ".join(text.split()) or type(exc).__name__, _LONGEST)
 
 

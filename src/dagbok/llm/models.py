@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from dagbok.errors import Misconfigured, ToolError
+from dagbok.llm import keys
 from dagbok.llm.extractive import NAME, PROVIDER
 from dagbok.settings import Settings
 
@@ -72,8 +73,9 @@ class Models:
         """Return the model that a plan names, or the default one. The same name gives the same model.
 
         Raises:
-            Misconfigured: The name is unknown, its package is not installed, or its key is not set; the message says
-                what to do. Fields: `model`. Failures are not kept, so that a key set later is found.
+            Misconfigured: The name is unknown, its package is not installed, or its key is not set or cannot be one;
+                the message says what to do. Fields: `model`, but for a key that cannot be one. Failures are not kept,
+                so that a key set later is found.
             ToolError: `refused`, where the setting `models` does not allow the name.
         """
         wanted = _spelled(name or self.settings.model)
@@ -125,6 +127,7 @@ def resolve(name: str, base_url: str | None = None, providers: dict[str, Provide
         return OfflineModel()
     if not (provider_name and colon and model_name):
         raise _unusable(wanted, "A model is named PROVIDER:MODEL, such as openai:gpt-5")
+    keys.check(provider_name)
     known = providers if providers is not None else {}
     elsewhere = base_url if provider_name in _AT_BASE_URL else None
     interface = _AT_BASE_URL[provider_name] if elsewhere else provider_name
