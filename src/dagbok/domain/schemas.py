@@ -1,17 +1,20 @@
 """JSON Schemas that come with a plan, for the answers of people and models: checked before anybody is asked.
 
 A plan is written by a model, and its schema is applied on behalf of whoever answers. So it may name nothing outside
-itself, and hold no regular expression: one of those can keep a processor busy for years with thirty characters.
+itself, and hold no regular expression: one of those can keep a processor busy for years with thirty characters. Its
+references may not multiply it (`dagbok.domain.extent`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
+from dagbok.domain import extent
+from dagbok.domain.extent import NAMED, REFERENCES, VALUES
 from dagbok.domain.values import Json, parse
 from dagbok.errors import BadInput
 
@@ -19,9 +22,7 @@ from dagbok.errors import BadInput
 Fault = tuple[tuple[str | int, ...], str]
 
 _REGULAR_EXPRESSIONS = ("pattern", "patternProperties")
-NAMED: Final = ("properties", "$defs", "definitions", "dependentSchemas")  # keywords whose keys are names
-VALUES: Final = ("enum", "const", "examples", "default")  # keywords that hold values, and no schemas
-REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+_BASES = ("$id", "$schema")
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 
@@ -66,6 +67,15 @@ def faults(schema: Json) -> Iterator[Fault]:
     except SchemaError as exc:
         yield tuple(exc.absolute_path), exc.message[:300]
         return
+    refused = False
+    for path, message in _refusals(schema):
+        refused = True
+        yield path, message
+    if not refused and (endless := extent.fault(schema)):
+        yield (), endless
+
+
+def _refusals(schema: dict[str, Any]) -> Iterator[Fault]:
     stack: list[tuple[tuple[str | int, ...], Any, bool]] = [((), schema, False)]
     while stack:
         path, item, names = stack.pop()  # names: the keys are names of properties or schemas, and no keywords
@@ -82,21 +92,8 @@ def faults(schema: Json) -> Iterator[Fault]:
 def _refusal(schema: dict[str, Any], item: dict[str, Any], key: str) -> str | None:
     if key in _REGULAR_EXPRESSIONS:
         return f"`{key}` is not supported in the schema of an answer; list the values with `enum` instead"
-    if key in REFERENCES and not _leads_somewhere(schema, item[key]):
-        return f"`{key}` leads nowhere; it may name a place of this schema, such as #/$defs/name"
+    if key in _BASES and item is not schema:
+        return f"`{key}` is only supported at the root of a schema, for it changes what references mean"
+    if key in REFERENCES and extent.target(schema, item[key]) is None:
+        return f"`{key}` leads to no schema; it may name a place of this schema, such as #/$defs/name"
     return None
-
-
-def _leads_somewhere(schema: dict[str, Any], reference: object) -> bool:
-    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-        return False
-    at: Any = schema
-    for part in reference.split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(at, dict) and name in at:
-            at = at[name]
-        elif isinstance(at, list) and name.isdecimal() and int(name) < len(at):
-            at = at[int(name)]
-        else:
-            return False
-    return isinstance(at, dict | bool)

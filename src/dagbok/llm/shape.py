@@ -17,7 +17,7 @@ from jsonschema.exceptions import ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from dagbok.domain import schemas
+from dagbok.domain import extent, schemas
 from dagbok.domain.call import Call
 from dagbok.domain.values import Json, faults, pointer_to, read
 from dagbok.errors import BadInput, ToolError
@@ -137,10 +137,10 @@ def _moved(schema: Any, to: str, *, names: bool = False) -> Any:
         return schema
     moved: dict[str, Any] = {}
     for key, child in schema.items():
-        if not names and key in schemas.REFERENCES and isinstance(child, str):
+        if not names and key in extent.REFERENCES and isinstance(child, str):
             moved[key] = to + child.removeprefix("#")
-        elif not names and key in schemas.VALUES:
+        elif not names and key in extent.VALUES:
             moved[key] = child
         else:
-            moved[key] = _moved(child, to, names=not names and key in schemas.NAMED)
+            moved[key] = _moved(child, to, names=not names and key in extent.NAMED)
     return moved
