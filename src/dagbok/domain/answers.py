@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
-
-from jsonschema import Draft202012Validator
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from dagbok.domain import values
+from dagbok.domain.judging import misfits
 from dagbok.domain.validate import Problem
 from dagbok.domain.values import Json, JsonText, pointer_to
-from dagbok.errors import InvalidAnswer
+from dagbok.errors import BadInput, InvalidAnswer, TooLarge
 
 #: Named of one answer.
 MAX_PROBLEMS = 100
@@ -30,6 +26,7 @@ def read(kind: str, schema: JsonText | None, answer: Mapping[str, Json]) -> Json
 
     Raises:
         InvalidAnswer: With every problem, pointers into `answer`.
+        TooLarge: It is too much to judge by the schema.
     """
     problems = [Problem(fault.pointer, fault.code, fault.message) for fault in values.faults(dict(answer))]
     if not problems:
@@ -53,9 +50,10 @@ def _input_faults(schema: JsonText | None, answer: Mapping[str, Json]) -> list[P
         return [Problem("/input", "missing_field", "`input` is required: the answer.")]
     if schema is None:
         return []
-    validator = Draft202012Validator(values.decode(schema), registry=Registry())
     try:
-        found = list(islice(validator.iter_errors(answer["input"]), MAX_PROBLEMS))
-    except (Unresolvable, RecursionError) as exc:
-        return [Problem("/input", "bad_schema", f"The schema of the answer cannot be applied: {str(exc)[:300]}")]
+        found = misfits(values.decode(schema), answer["input"], MAX_PROBLEMS)
+    except TooLarge:
+        raise
+    except BadInput as exc:
+        return [Problem("/input", "bad_schema", exc.message)]
     return [Problem(pointer_to("input", *fault.absolute_path), "bad_value", fault.message[:300]) for fault in found]

@@ -2,7 +2,7 @@
 
 A plan is written by a model, and its schema is applied on behalf of whoever answers. So it may name nothing outside
 itself, and hold no regular expression: one of those can keep a processor busy for years with thirty characters. Its
-references may not multiply it (`dagbok.domain.extent`).
+references may not multiply it (`dagbok.domain.extent`), and judging by it has an end (`dagbok.domain.judging`).
 """
 
 from __future__ import annotations

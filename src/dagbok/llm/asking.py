@@ -7,6 +7,7 @@ answer that does not say that it is finished is none.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class Question:
             messages: list[ModelMessage] = [self._first()]
             response = await self._send(messages, shape.parameters)
             try:
-                return self._reply(shape.value(response))
+                return self._reply(await asyncio.to_thread(shape.value, response))
             except ToolError as misfit:
                 if response.finish_reason == "length":
                     raise self._of_no_use(response, "an answer cut by its limit of tokens", "invalid_output") from None
@@ -87,7 +88,7 @@ class Question:
                 messages += [response, self._back(response, misfit.message)]
             response = await self._send(messages, shape.parameters)
             try:
-                return self._reply(shape.value(response))
+                return self._reply(await asyncio.to_thread(shape.value, response))
             except ToolError as misfit:
                 what = f"an answer that is not in shape, twice ({misfit.message})"
                 raise self._of_no_use(response, what, "invalid_output") from None

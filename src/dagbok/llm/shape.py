@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from dagbok.domain import extent, schemas
 from dagbok.domain.call import Call
+from dagbok.domain.judging import misfits
 from dagbok.domain.values import Json, faults, pointer_to, read
-from dagbok.errors import BadInput, ToolError
+from dagbok.errors import BadInput, TooLarge, ToolError
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelResponse
@@ -60,9 +57,10 @@ class Shape:
         )
 
     def value(self, response: ModelResponse) -> Json:
-        """Return the value that a response holds.
+        """Return the value that a response holds; it takes its time for a large one, so not on an event loop.
 
         Raises:
+            BadInput: The schema cannot be applied.
             ToolError: `invalid_output`: it is not in shape; the message says where, for the model that wrote it.
         """
         from pydantic_ai.messages import ToolCallPart
@@ -79,12 +77,10 @@ class Shape:
         return value
 
     def _judge(self, value: Json) -> None:
-        # An empty registry: a reference into the net must not make a check of data open a connection.
-        validator = Draft202012Validator(self.schema, registry=Registry())
         try:
-            found = list(islice(validator.iter_errors(value), _MISFITS + 1))
-        except (Unresolvable, RecursionError) as exc:
-            raise BadInput(f"The schema of the answer cannot be applied: {str(exc)[:_LONGEST]}.") from exc
+            found = misfits(self.schema, value, _MISFITS + 1)
+        except TooLarge as exc:  # of the model's answer; it may try a shorter one
+            raise _misfit(exc.message) from exc
         if found:
             more = "; and more" if len(found) > _MISFITS else ""
             raise _misfit("; ".join(map(self._words, found[:_MISFITS])) + more)
