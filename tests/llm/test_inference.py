@@ -14,12 +14,15 @@ from pydantic_ai.usage import RequestUsage
 
 from dagbok.domain.call import Reply
 from dagbok.domain.states import Effect
+from dagbok.domain.values import Json
 from dagbok.engine.ports import ToolSpec
 from dagbok.errors import BadInput, Misconfigured, ToolError
+from dagbok.llm.asking import Question
 from dagbok.llm.extractive import NOTICE
 from dagbok.llm.inference import Inference, Synthesis
 from dagbok.llm.models import Models
-from dagbok.llm.prompts import SYNTHESIS_SYSTEM, inference_prompt
+from dagbok.llm.prompts import SYNTHESIS_SYSTEM, Prompt, inference_prompt
+from dagbok.llm.shape import Shape
 from llm.calls import inference, inference_call, lost, models, synthesis_call
 
 CALL = inference_call({"prompt": "Be brief", "temperature": 0.25, "max_tokens": 50, "seed": 7}, {"1": "Water rises."})
@@ -214,3 +217,19 @@ def test_a_failed_call_is_a_tool_error_with_its_cause(monkeypatch: pytest.Monkey
         asyncio.run(ANY(CALL))
     assert caught.value.code == "unavailable"
     assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(BadInput("The schema cannot be applied."), BadInput.code), (TypeError("unhashable"), "invalid_output")],
+)
+def test_an_answer_that_cannot_be_judged_is_billed(fault: Exception, code: str) -> None:
+    class Unjudging(Shape):
+        def value(self, response: ModelResponse) -> Json:
+            raise fault
+
+    question = Question(respond(input_tokens=3), Prompt("", "Go", ()), {}, lambda *_: None, stream=False)
+    with pytest.raises(ToolError, match="cannot be judged") as caught:
+        asyncio.run(question.value(Unjudging({"type": "object"})))
+    assert caught.value.code == code
+    assert caught.value.charge.usage["requests"] == 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dagbok.domain.call import Charge, Reply
 from dagbok.domain.values import Json, clean
-from dagbok.errors import Misconfigured, ToolError
+from dagbok.errors import DagbokError, Misconfigured, ToolError
 from dagbok.llm.extractive import NAME, PROVIDER
 from dagbok.llm.models import COMPATIBLE
 from dagbok.llm.prompts import Prompt
@@ -190,6 +190,18 @@ class Question:
             if charge.usage:
                 exc.fields["charge"] = charge
             raise
+        except Exception as exc:  # judging an answer failed, for whatever reason: it is paid for all the same
+            charge = self._charge()
+            if not charge.usage:
+                raise
+            code = exc.code if isinstance(exc, DagbokError) else "invalid_output"
+            message = exc.message if isinstance(exc, DagbokError) else f"{type(exc).__name__}: {exc}"
+            raise ToolError(
+                f"The answer of {self.model.model_id} cannot be judged: {clean(message, _START)}",
+                code=code,
+                model=self.model.model_id,
+                charge=charge,
+            ) from exc
 
     def _reply(self, value: Json) -> Reply:
         charge = self._charge()
