@@ -71,5 +71,5 @@ def test_a_schema_that_cannot_be_applied_is_told_so(schema: dict[str, Any]) -> N
 
 
 def test_the_root_does_not_change_the_draft_on_the_way() -> None:
-    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1, "exclusiveMinimum": 1}
-    assert misfits(schema | {"properties": {"a": {"$ref": "#"}}}, {"a": 1}, 9)
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "prefixItems": [{"type": "string"}]}
+    assert misfits(schema | {"properties": {"a": {"$ref": "#"}}}, {"a": [1]}, 9)
