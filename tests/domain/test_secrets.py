@@ -160,7 +160,10 @@ def test_a_number_that_only_has_the_digits_of_a_value_stays_a_number(number: flo
     assert list(redactor.find({"n": [number]})) == []
 
 
-@pytest.mark.parametrize(("secret", "number"), [("4711", 4711), ("47.25", 47.25), ("-4711", -4711)])
+@pytest.mark.parametrize(
+    ("secret", "number"),
+    [("4711", 4711), ("47.25", 47.25), ("-4711", -4711), ("4711", 4711.0), ("4711", -4711), ("47114711", 947114711.5)],
+)
 def test_a_number_that_is_a_value_becomes_its_name(secret: str, number: float) -> None:
     redactor = Redactor({"PIN": secret})
     assert redactor.value({"n": [number, 12], "ok": True}) == {"n": ["[secret PIN]", 12], "ok": True}

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from dagbok.domain import values
 from dagbok.domain.plan import HUMAN, INFERENCE
-from dagbok.domain.spellings import compile_signs, spellings
+from dagbok.domain.spellings import LONG_BYTES, compile_signs, spellings
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import ToolError
 
@@ -171,11 +171,18 @@ class Redactor:
         return next((name for sign, pattern, name in self._known if sign in text and pattern.search(text)), None)
 
     def _number(self, number: float) -> str | None:
-        """Return whose value a number is as a whole; digits of a longer one are nobody's: a price, a time, a count."""
+        """Return whose value a number is, be it as a float or with another sign, or has within it if that is long.
+
+        A few digits of a longer number are nobody's: a price, a time, a count.
+        """
         text = str(number)
         if not self._suspects(text):
             return None
-        return next((name for sign, pattern, name in self._known if sign in text and pattern.fullmatch(text)), None)
+        whole = (text, text.removeprefix("-").removesuffix(".0"))
+        for sign, pattern, name in self._known:
+            if any(map(pattern.fullmatch, whole)) or (len(sign) >= LONG_BYTES and pattern.search(text)):
+                return name
+        return None
 
 
 def marker(name: str) -> str:
