@@ -24,6 +24,11 @@ def test_prose_is_cut_at_the_ends_of_sentences_and_not_at_abbreviations() -> Non
     ]
 
 
+def test_a_sentence_does_not_end_within_code_that_goes_on() -> None:
+    text = "`dagbok run plan.json? --quiet` prints it. A lone ` is no code. Nor is this."
+    assert texts(text) == ["`dagbok run plan.json? --quiet` prints it.", "A lone ` is no code.", "Nor is this."]
+
+
 def test_scripts_without_spaces_have_sentences_too() -> None:
     assert texts("潮が満ちる。明日は晴れ。行こう") == ["潮が満ちる。", "明日は晴れ。", "行こう"]
 

@@ -123,10 +123,13 @@ def _prose(lines: list[str], kind: Kind, heading: str) -> Iterator[Unit]:
     text = " ".join(" ".join(lines).split())
     if not text:
         return
-    start = 0
+    start = ticks = seen = 0
     for end in _END.finditer(text):
         if end[0][0] == "." and _ABBREVIATION.search(text[max(start, end.end() - 12) : end.start() + 1]):
             continue
+        ticks, seen = ticks + text.count("`", seen, end.end()), end.end()
+        if ticks % 2 and "`" in text[seen : seen + LONGEST]:
+            continue  # within code, which goes on
         for piece in _pieces(text[start : end.end()].strip()):
             yield Unit(piece, kind, heading)
         start = end.end()
