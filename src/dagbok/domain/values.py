@@ -66,11 +66,19 @@ def _may_break_a_rule(value: Json, data: bytes) -> bool:
     All in C: walking the largest values takes Python seconds, and the event loop would stand still.
     """
     return (
-        b"\\u0000" in data
-        or b"0" * 19 in data.translate(_DIGITS)  # perhaps an integer beyond 63 bits
+        _may_be_inexact(data)
         or (b"null" in data and _may_hold_no_number(value))
-        or (data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_too_deep(value))
+        or (_has_many_levels(data) and _is_too_deep(value))
     )
+
+
+def _may_be_inexact(data: bytes) -> bool:
+    """Whether JSON may hold what orjson does not take as we do: a NUL, or an integer beyond 63 bits."""
+    return b"\\u0000" in data or b"0" * 19 in data.translate(_DIGITS)
+
+
+def _has_many_levels(data: bytes) -> bool:
+    return data.count(b"[") + data.count(b"{") > MAX_DEPTH
 
 
 def _may_hold_no_number(value: Json) -> bool:
@@ -124,6 +132,14 @@ def parse(data: bytes | str) -> Json:
         MalformedJson: Not JSON (or not UTF-8); fields `line` and `column`, both from 1, where known.
         NotJson: JSON, but outside the rules; `pointer` names the place.
     """
+    try:
+        text = data if isinstance(data, bytes) else data.encode()
+        if not _may_be_inexact(text):
+            value = orjson.loads(text)
+            if not (_has_many_levels(text) and _is_too_deep(value)):
+                return value
+    except ValueError:  # also of orjson: the standard parser says where, or takes it for what it is
+        pass
     value = read(data)
     check(value)
     return value

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
 from dataclasses import replace
 from typing import Final
-
-import orjson
 
 from dagbok.domain import values
 from dagbok.domain.values import Json
@@ -23,8 +20,6 @@ MAX_TOKENS: Final = 500_000  # of JSON; ordinary rows have one per 10 bytes, so 
 _LONG: Final = 16 * 1024  # bytes that take long enough to keep the loop waiting
 _LOOKED_AT_BYTES: Final = 16 * 1024  # of an answer that is an error
 _TEXT_ENDINGS: Final = ("/xml", "+xml", "/javascript", "/x-www-form-urlencoded")
-#: Signs of what `orjson` reads otherwise than `values.parse`, or takes though it does not.
-_INEXACT: Final = re.compile(r"[0-9]{19}|\\u0000")
 
 
 async def value(answer: Fetched) -> Json:
@@ -50,19 +45,10 @@ def _value(answer: Fetched) -> Json:
         return {"base64": base64.b64encode(answer.content).decode()}
     if _is_json(answer.media_type) and text and sum(map(text.count, ",:[{")) <= MAX_TOKENS:
         try:
-            return _parsed(text)
-        except (BadInput, orjson.JSONDecodeError):
+            return values.parse(text)
+        except BadInput:
             return text
     return text
-
-
-def _parsed(text: str) -> Json:
-    if _INEXACT.search(text):
-        return values.parse(text)
-    found = orjson.loads(text)
-    if text.count("[") + text.count("{") > values.MAX_DEPTH:
-        values.check(found)
-    return found
 
 
 def _is_json(media_type: str) -> bool:
