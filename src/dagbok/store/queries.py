@@ -22,6 +22,7 @@ from dagbok.store.batch import FINAL_RESULT, SYNTHESIS_RESULT, result_name
 from dagbok.store.database import Database
 from dagbok.store.schema import (
     OPEN,
+    PARKED,
     PENDING,
     UNFINISHED,
     attempts,
@@ -131,6 +132,29 @@ class Reader:
         query = select(columns.id, columns.status, columns.title, columns.owner, columns.created_at)
         return self._rows(query.where(text(UNFINISHED)).order_by(columns.created_at, columns.id))
 
+    def left_behind(self, now_ms: int) -> list[ExecutionId]:
+        """Return the executions that somebody should be running: an owner that is gone left them, or they are due."""
+        of = dag_executions.c
+        query = select(of.id).where(text(UNFINISHED), of.owner.is_not(None) | (of.wake_at <= now_ms))
+        return [row["id"] for row in self._rows(query.order_by(of.created_at, of.id))]
+
+    def parked(self) -> list[ExecutionId]:
+        """Return the executions that belong to nobody, wait for a time, and for no person."""
+        of = dag_executions.c
+        query = select(of.id).where(text(PARKED), of.status != ExecutionStatus.WAITING.value)
+        return [row["id"] for row in self._rows(query)]
+
+    def due(self, now_ms: int, *, limit: int) -> list[ExecutionId]:
+        """Return at most `limit` of the executions that belong to nobody and are due, the longest first."""
+        of = dag_executions.c
+        query = select(of.id).where(text(PARKED), of.wake_at <= now_ms).order_by(of.wake_at).limit(limit)
+        return [row["id"] for row in self._rows(query)]
+
+    def next_wake_at(self) -> int | None:
+        """Return when the next execution that belongs to nobody is due; None: none ever is."""
+        row = self._row(select(func.min(dag_executions.c.wake_at).label("wake_at")).where(text(PARKED)))
+        return None if row is None else row["wake_at"]
+
     def counts(self) -> dict[str, int]:
         """Return how many executions stand in each state that has any; reads an index, not the rows."""
         query = select(dag_executions.c.status, func.count()).group_by(dag_executions.c.status)
@@ -162,11 +186,19 @@ class Reader:
             name = result_name(task_id)
             return join_blobs(connection, ExecutionId(execution_id), name)[name]
 
-    def attempts(self, execution_id: str, task_id: str | None = None) -> list[Row]:
-        """Return the tries that did not end well, of one sub-step or of all."""
+    def attempts(self, execution_id: str, task_id: str | None = None, *, last: int | None = None) -> list[Row]:
+        """Return the tries that did not end well, of one sub-step or of all, in order.
+
+        With `last` only those among the latest so many tries of each sub-step.
+        """
         query = select(attempts).where(attempts.c.execution_id == execution_id)
         if task_id is not None:
             query = query.where(attempts.c.task_id == task_id)
+        if last is not None:
+            of_step = (attempts.c.execution_id == sub_steps.c.execution_id) & (
+                attempts.c.task_id == sub_steps.c.task_id
+            )
+            query = query.join(sub_steps, of_step).where(attempts.c.number > sub_steps.c.attempt - last)
         return self._rows(query.order_by(attempts.c.task_id, attempts.c.number))
 
     # -- diary, plans -------------------------------------------------------------------------------------------------

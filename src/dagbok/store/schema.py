@@ -68,6 +68,8 @@ def _of_execution(*, primary_key: bool = False) -> Column[Any]:
 # Conditions of partial indexes. Queries repeat them word by word: with a bound parameter the index would not be used.
 #: Executions that have work or answers to come.
 UNFINISHED: Final = f"status IN ({_words(set(ExecutionStatus) - EXECUTION_ENDED)})"
+#: Executions that belong to nobody until they are due.
+PARKED: Final = "owner IS NULL AND wake_at IS NOT NULL"
 #: Commands that no owner has applied.
 PENDING: Final = "applied_at IS NULL"
 #: Questions without an answer.
@@ -136,7 +138,7 @@ dag_executions = Table(
     Column("deadline_at", BigInteger),
     Column("wake_at", BigInteger),
     Column("epoch", BigInteger, nullable=False),  # grows with each owner; writes of older ones are refused
-    Column("owner", Text),  # NULL: nobody runs it
+    Column("owner", Text),  # NULL: nobody runs it, and nobody has to before `wake_at`
     Column("traceparent", Text),
     Column("last_event_seq", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -154,6 +156,7 @@ Index(
     dag_executions.c.id,
     **only_where(UNFINISHED),
 )
+Index("ix_dag_executions_wake", dag_executions.c.wake_at, **only_where(PARKED))  # what is due next
 Index("ix_dag_executions_dag_id", dag_executions.c.dag_id)  # the runs of a dag
 
 sub_steps = Table(

@@ -44,7 +44,7 @@ def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[St
         taken = connection.execute(
             sa.update(dag_executions)
             .where(executions.id == execution_id, executions.epoch == row["epoch"])
-            .values(epoch=epoch, owner=owner)
+            .values(epoch=epoch, owner=owner, wake_at=None)
         )
         if taken.rowcount != 1:
             raise Fenced(
@@ -69,7 +69,8 @@ def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[St
             steps=steps,
             effects=effects,
             questions=_questions(connection, execution_id),
-            interruptions=_interruptions(connection, execution_id),
+            failures=_tries(connection, execution_id, AttemptOutcome.FAILED, AttemptOutcome.TIMEOUT),
+            interruptions=_tries(connection, execution_id, AttemptOutcome.INTERRUPTED),
         )
     return stored, set(large)
 
@@ -154,10 +155,11 @@ def _questions(connection: sa.Connection, execution_id: ExecutionId) -> list[Que
     return [QuestionRow(*row) for row in connection.execute(query)]
 
 
-def _interruptions(connection: sa.Connection, execution_id: ExecutionId) -> dict[Any, int]:
+def _tries(connection: sa.Connection, execution_id: ExecutionId, *outcomes: AttemptOutcome) -> dict[Any, int]:
+    """Return how many attempts of each task had one of these outcomes."""
     query = (
         select(attempts.c.task_id, sa.func.count())
-        .where(attempts.c.execution_id == execution_id, attempts.c.outcome == AttemptOutcome.INTERRUPTED.value)
+        .where(attempts.c.execution_id == execution_id, attempts.c.outcome.in_(outcomes))
         .group_by(attempts.c.task_id)
     )
     return {row[0]: row[1] for row in connection.execute(query)}
