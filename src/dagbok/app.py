@@ -21,6 +21,7 @@ from dagbok.cluster.local import LocalWorker
 from dagbok.domain.call import Call
 from dagbok.domain.ids import SYNTHESIS_TOOL
 from dagbok.domain.plan import Plan
+from dagbok.domain.retry import Policy
 from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import Json, parse
 from dagbok.engine.clock import SystemClock
@@ -162,6 +163,11 @@ class Dagbok:
             max_concurrency=settings.max_concurrency,
             max_result_bytes=settings.max_result_bytes,
             secrets=vault,
+            retry=Policy(
+                max_attempts=settings.retry_max_attempts,
+                backoff_seconds=settings.retry_backoff_s,
+                max_backoff_seconds=settings.retry_max_backoff_s,
+            ),
         )
         scheduler.subscribe(transitions.log_changes)
         stack.callback(contain(asyncio.get_running_loop()))
@@ -174,12 +180,8 @@ class Dagbok:
             reader, journal=journal, worker=worker, registry=registry, settings=settings, redactor=vault.redactor
         )
         stack.callback(self._service.close)
-        if self._recover:
-            unfinished = await asyncio.to_thread(self.service.unfinished)
-            taken = await worker.take_over(row["id"] for row in unfinished)
-            if taken:
-                log.info("going on with %d unfinished executions", len(taken))
-        worker.start()
+        if taken := await worker.start(recover=self._recover):
+            log.info("going on with %d unfinished executions", taken)
 
     # -- what a program does ----------------------------------------------------------------------------------------
 

@@ -42,6 +42,10 @@ Row = Mapping[str, Any]
 INLINE_RESULT_BYTES = 64 * 1024
 #: Sub-tasks from which on checking and preparing a plan is done in a thread, so that the loop goes on.
 LARGE_PLAN = 50
+#: The latest deadline.
+MAX_DEADLINE_S = 366 * 86_400
+#: The latest tries of each sub-step that come with it, as far as they did not end well; all by their own request.
+SHOWN_ATTEMPTS = 20
 #: How long a submission waits for its commit; less if the database is known to be away.
 SUBMIT_PATIENCE_S = 30
 
@@ -52,6 +56,7 @@ class Options:
 
     title: str | None = None
     labels: Mapping[str, str] | None = None
+    deadline_seconds: float | None = None  #: from the submission on; what has not ended by then is cancelled
 
     def given(self) -> dict[str, Json]:
         """Return those that are asked for; an empty one asks for nothing."""
@@ -127,6 +132,10 @@ class Diary:
         with self.reader.snapshot() as reader:
             at_once = Diary(reader)
             row, steps = at_once.execution(execution_id), at_once.sub_steps(execution_id)
+            tried: dict[str, list[Row]] = {}
+            for attempt in reader.attempts(execution_id, last=SHOWN_ATTEMPTS):
+                tried.setdefault(attempt["task_id"], []).append(attempt)
+            steps = [{**step, "attempts": tried.get(step["task_id"], [])} for step in steps]
             return row, [at_once._with_result(step) for step in steps] if whole else steps
 
     def _with_result(self, step: Row) -> Row:
@@ -139,13 +148,21 @@ class Diary:
         text = self.reader.result(ExecutionId(execution_id), TaskId(task_id))
         if text is not None:
             return text
-        steps = {row["task_id"]: row for row in self.sub_steps(execution_id, inline_bytes=0)}
-        if task_id not in steps:
-            raise NotFound(f"Execution {execution_id} has no sub-step {task_id!r}.", execution_id=execution_id)
-        status = steps[task_id]["status"]
+        status = self._sub_step(execution_id, task_id)["status"]
         raise NotFound(
             f"Sub-step {task_id!r} of {execution_id} has no result; it is {status}.", execution_id=execution_id
         )
+
+    def attempts(self, execution_id: str, task_id: str) -> Sequence[Row]:
+        """Return all tries of a sub-step that did not end well, in order. Raises NotFound."""
+        self._sub_step(execution_id, task_id)
+        return self.reader.attempts(execution_id, task_id)
+
+    def _sub_step(self, execution_id: str, task_id: str) -> Row:
+        steps = {row["task_id"]: row for row in self.sub_steps(execution_id, inline_bytes=0)}
+        if task_id not in steps:
+            raise NotFound(f"Execution {execution_id} has no sub-step {task_id!r}.", execution_id=execution_id)
+        return steps[task_id]
 
     def events(self, execution_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Row]:
         """Return events after the one numbered `after`, in order. Raises NotFound."""
@@ -153,6 +170,20 @@ class Diary:
         if not rows:
             self.execution(execution_id)
         return rows
+
+    def judge(self, execution_id: str, kind: str) -> bool:
+        """Return whether a command (`cancel`, `pause`, `resume`) still has something to say to an execution.
+
+        Raises:
+            NotFound, Conflict: No such execution; it has ended, which the command cannot change.
+        """
+        status = self.execution(execution_id)["status"]
+        if kind == "cancel" and status == ExecutionStatus.CANCELLED:
+            return False
+        if status in EXECUTION_ENDED:
+            message = f"Execution {execution_id} is {status} already; nothing is left to {kind}."
+            raise Conflict(message, execution_id=execution_id)
+        return True  # also where it seems to be so already: an earlier command may be on its way
 
     def unfinished(self) -> Sequence[Row]:
         """Return what has not ended: id, status, title, created_at."""
@@ -278,16 +309,35 @@ class Service(Diary):
         await self._worker.wait(ExecutionId(execution_id))
 
     async def cancel(self, execution_id: str, *, by: str | None = None) -> None:
-        """Ask for the end of an execution; durable when this returns, applied right after.
+        """Ask for the end of an execution; durable when this returns, applied right after. Again, it changes nothing.
 
         Raises:
-            NotFound, Conflict: No such execution; it has ended already.
+            NotFound, Conflict: No such execution; it has ended otherwise.
         """
-        row = await asyncio.to_thread(self.execution, execution_id)
-        if row["status"] in EXECUTION_ENDED:
-            raise Conflict(f"Execution {execution_id} is {row['status']} already; nothing is left to cancel.")
+        await self._command(execution_id, "cancel", by)
+
+    async def pause(self, execution_id: str, *, by: str | None = None) -> None:
+        """Ask that an execution begins nothing more; what runs ends by itself. Again, it changes nothing.
+
+        Raises:
+            NotFound, Conflict: No such execution; it has ended.
+        """
+        await self._command(execution_id, "pause", by)
+
+    async def resume(self, execution_id: str, *, by: str | None = None) -> None:
+        """Let a paused execution go on. Of one that is not paused it changes nothing.
+
+        Raises:
+            NotFound, Conflict: No such execution; it has ended.
+        """
+        await self._command(execution_id, "resume", by)
+
+    async def _command(self, execution_id: str, kind: str, by: str | None) -> None:
+        by = self.redactor.value(by)
+        if not await asyncio.to_thread(self.judge, execution_id, kind):
+            return
         await self._ensure_available()
-        await self._journal.write_command(ExecutionId(execution_id), "cancel", {}, self.redactor.value(by))
+        await self._journal.write_command(ExecutionId(execution_id), kind, {}, by)
         await self._worker.hear()
 
     async def answer(
@@ -320,10 +370,7 @@ class Service(Diary):
         question = self.reader.question(execution_id, task_id)
         if question is not None and question["closed_at"] is None:
             return question
-        steps = {row["task_id"]: row for row in self.sub_steps(execution_id, inline_bytes=0)}
-        if task_id not in steps:
-            raise NotFound(f"Execution {execution_id} has no sub-step {task_id!r}.", execution_id=execution_id)
-        status = steps[task_id]["status"]
+        status = self._sub_step(execution_id, task_id)["status"]
         raise Conflict(f"Sub-step {task_id!r} of {execution_id} does not wait for an answer; it is {status}.")
 
     async def delete(self, execution_id: str) -> int:
@@ -367,6 +414,8 @@ class Service(Diary):
         execution_id = ExecutionId(new_id("dag-exec_"))
         now_ms = self._worker.clock.now_ms()
         execution = Execution(execution_id, plan, epoch=Epoch(1), effect_of=self._effect)
+        if options.deadline_seconds is not None:
+            execution.header.deadline_at = now_ms + _deadline_ms(options.deadline_seconds)
         text = values.encode(document)
         new = NewExecution(
             id=execution_id,
@@ -383,6 +432,8 @@ class Service(Diary):
             event=Event(1, EventType.EXECUTION_CREATED.value, None, now_ms, None),
             owner=self._worker.owner,
             labels=values.encode(dict(options.labels)) if options.labels else None,
+            options=values.encode({"deadlineSeconds": options.deadline_seconds}) if options.deadline_seconds else None,
+            deadline_at=execution.header.deadline_at,
         )
         return execution, new
 
@@ -398,6 +449,15 @@ class Service(Diary):
 
 def _replayed(row: Row) -> Submitted:
     return Submitted(row["id"], row["dag_id"], row["original_request"], row["total_tasks"], replayed=True)
+
+
+def _deadline_ms(seconds: float) -> int:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DEADLINE_S:
+        message = (
+            f"A deadline of {seconds!r:.50} seconds cannot be kept; it is more than 0 and at most {MAX_DEADLINE_S:,}."
+        )
+        raise BadInput(message, pointer="/options/deadlineSeconds", outside_plan=True)
+    return max(1, round(seconds * 1000))
 
 
 def new_id(prefix: str) -> str:

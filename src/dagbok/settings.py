@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     max_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 64  #: attempts under way at once, in all
     tool_timeout_s: Annotated[float, Field(gt=0)] = 300.0  #: of an attempt, unless the tool or sub-task says otherwise
     inference_timeout_s: Annotated[float, Field(gt=0)] = 600.0  #: of a model call, likewise
+    retry_max_attempts: Annotated[int, Field(ge=1, le=100)] = 3  #: of errors that pass, unless tool or plan say more
+    retry_backoff_s: Annotated[float, Field(ge=0, le=86_400)] = 1.0  #: before the second attempt; doubled each time
+    retry_max_backoff_s: Annotated[float, Field(ge=0, le=7 * 86_400)] = 60.0
     close_grace_s: Annotated[float, Field(ge=0, le=3600)] = 5.0  #: what runs has so long to end when the engine closes
 
     max_sub_tasks: Annotated[int, Field(ge=1)] = 10_000  #: of one plan

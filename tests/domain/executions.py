@@ -55,7 +55,7 @@ def plan_of(
 
 
 def status_by_the_design(
-    steps: Iterable[tuple[str, str | None]], last: tuple[str, str | None] | None, *, started: bool
+    steps: Iterable[tuple[str, str | None]], last: tuple[str, str | None] | None, *, started: bool, paused: bool = False
 ) -> str:
     """The design's "Derivation, first match", over (status, reason) of the sub-tasks and of the synthesis."""
     own = list(steps)
@@ -64,6 +64,8 @@ def status_by_the_design(
     if not left and any(reason == "cancelled" for _, reason in everything):
         return "cancelled"
     if any(status == "waiting" for status, _ in everything):
+        return "waiting"
+    if left and paused and not any(status == "running" for status, _ in everything):
         return "waiting"
     if left:
         return "running" if started else "pending"
@@ -79,7 +81,27 @@ class Store:
         self.plan = execution.plan
         self.epoch = Epoch(1)
         self.header = HeaderRow(
-            "pending", None, None, 0, 0, 0, 0, 0, 0, None, None, None, None, 0, None, None, None, None, None, None, 0
+            "pending",
+            None,
+            None,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            None,
+            None,
+            None,
+            None,
+            0,
+            None,
+            None,
+            None,
+            None,
+            execution.header.deadline_at,
+            None,
+            0,
         )
         new = execution.new_steps()
         assert [step.position for step in sorted(new, key=lambda step: step.position)] == list(range(len(new)))
@@ -130,13 +152,17 @@ class Store:
         for question in changes.questions:
             asked = self.questions.get((question.task_id, question.number))
             assert asked is None or asked.closed_at is None, "a question is closed twice"
+            assert asked is None or asked._replace(shown=None) == question._replace(
+                shown=None, closed_at=None, answer=None, answered_by=None
+            ), "a question changes"
             self.questions[question.task_id, question.number] = question
         for event in changes.events:
             assert event.data is None or isinstance(values.decode(event.data), dict)
             self.events.append(event)
         self.commands += changes.commands
         self.header = changes.header
-        assert changes.release == self.ended
+        assert changes.release or not self.ended
+        assert not (changes.ready and self.header.paused_at is not None), "a paused execution begins something"
         self._judge()
 
     def _judge(self) -> None:
@@ -149,6 +175,7 @@ class Store:
             [(row.status, row.reason) for row in own],
             (last.status, last.reason) if last else None,
             started=self.header.started_at is not None or any(row.status != "pending" for row in own),
+            paused=self.header.paused_at is not None,
         )
         assert self.header.status == expected
         assert (self.header.completed_at is not None) == self.ended
@@ -166,6 +193,7 @@ class Store:
         """What the next owner reads; it gets the next epoch."""
         self.epoch = Epoch(self.epoch + 1)
         interruptions = Counter(row.task_id for row in self.attempts.values() if row.outcome == "interrupted")
+        failures = Counter(row.task_id for row in self.attempts.values() if row.outcome in ("failed", "timeout"))
         return StoredExecution(
             id=ID,
             dag_id=DagId("dag_test"),
@@ -178,6 +206,7 @@ class Store:
             steps=list(reversed(self.rows.values())),
             effects=self.effects,
             questions=list(self.questions.values()),
+            failures=failures,
             interruptions=interruptions,
         )
 
@@ -227,9 +256,9 @@ class Played:
 
         def call(*arguments: Any, **options: Any) -> Any:
             self.now_ms += 10
-            if name in ("begin", "complete", "fail", "ask", "answer"):
+            if name in ("begin", "complete", "fail", "ask", "answer", "late"):
                 arguments = (self.execution.index[TaskId(arguments[0])], *arguments[1:])
-            result = method(*arguments, self.now_ms, **options)
+            result = method(*arguments, **options) if name == "late" else method(*arguments, self.now_ms, **options)
             self.commit()
             return result
 
@@ -257,17 +286,23 @@ class Played:
             self.begin(id)
             self.fail(id, "boom", f"{id} broke")
 
-    def crash(self) -> list[int]:
+    def crash(self) -> None:
         """Forget everything in memory, and take over from the rows."""
         self.execution = self.store.restored()
         self.now_ms += 1_000
-        timers = self.execution.take_over(self.now_ms)
+        self.execution.take_over(self.now_ms)
         self.ready = []
         if self.execution.changed:
             self.commit()
         else:
             self.ready = [self._id(position) for position in self.execution.take_ready()]
-        return timers
+
+    def ring(self, seconds: float = 0.0) -> list[str]:
+        """Let time pass and ring; return the steps that may begin again."""
+        self.now_ms += round(seconds * 1000)
+        again = [self._id(position) for position in self.execution.ring(self.now_ms)]
+        self.commit()
+        return again
 
     @property
     def status(self) -> str:

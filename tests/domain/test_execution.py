@@ -240,7 +240,7 @@ def test_a_crash_while_the_synthesis_runs_runs_it_again() -> None:
 def test_a_crash_before_the_synthesis_begins_leaves_it_ready() -> None:
     played = Played(plan_of({"a": []}, synthesis=True))
     played.run("a")
-    assert played.crash() == []
+    played.crash()
     assert played.ready == [SYNTHESIS]
 
 
@@ -278,7 +278,7 @@ def test_waiting_for_a_person_beats_running() -> None:
     played = Played(plan_of({"a": [], "q": [], "b": ["q"]}))
     played.begin("a")
     assert played.status == "running"
-    played.ask("q", "human", "which?")
+    played.ask("q", "which?")
     assert played.status == "waiting"
     played.complete("a", values.encode(1))
     assert played.status == "waiting"
@@ -297,7 +297,7 @@ def test_an_execution_that_begins_with_a_question_has_started() -> None:
     """It once said `resumed` before `started`, and one of questions only ended without having started."""
     played = Played(plan_of({"q": []}))
     assert played.status == "pending"
-    played.ask("q", "human", "which?")
+    played.ask("q", "which?")
     assert played.header.started_at is not None
     played.answer("q", None)
     assert played.words() == [
@@ -310,7 +310,7 @@ def test_a_second_answer_is_a_conflict_and_changes_nothing() -> None:
     played = Played(plan_of({"q": [], "a": []}))
     with pytest.raises(Conflict):
         played.answer("q", 1)
-    played.ask("q", "human", "which?")
+    played.ask("q", "which?")
     played.answer("q", 1)
     with pytest.raises(Conflict):
         played.answer("q", 2)
@@ -320,8 +320,8 @@ def test_a_second_answer_is_a_conflict_and_changes_nothing() -> None:
 
 def test_a_question_outlives_a_crash() -> None:
     played = Played(plan_of({"q": [], "b": ["q"]}))
-    played.ask("q", "human", "which?", answer_schema=values.encode({}), assignee="ann")
-    assert played.crash() == []
+    played.ask("q", "which?", answer_schema=values.encode({}), assignee="ann")
+    played.crash()
     assert played.ready == []
     played.answer("q", "yes")
     assert played.ready == ["b"]
@@ -411,11 +411,26 @@ def test_a_step_that_stops_its_process_again_and_again_fails(tool: str) -> None:
 
 def test_a_timer_outlives_a_crash() -> None:
     played = Played(plan_of({"a": []}))
-    played.begin("a", due_at=99_000)
-    assert played.crash() == [0]
-    assert played.row("a").next_attempt_at == 99_000
+    played.begin("a", due_at=9_000)
+    played.crash()
+    assert played.row("a").next_attempt_at == played.execution.next_due_at == 9_000
     assert played.store.attempts == {}
-    played.complete("a", values.encode(None))
+    assert played.ring() == []
+    assert played.status == "running"
+    assert played.ring(9) == []
+    assert played.status == "completed"
+    assert values.decode(str(played.row("a").result)) == {"waited_seconds": 7.99}
+
+
+def test_a_timer_is_not_longer_for_a_clock_that_was_set_back() -> None:
+    """A process whose clock was an hour ahead leaves due times an hour too late."""
+    played = Played(plan_of({"a": []}))
+    played.now_ms = 3_600_000
+    played.begin("a", due_at=3_600_010 + 5_000)
+    played.now_ms = 0
+    played.crash()
+    assert played.execution.next_due_at == played.now_ms + 5_000
+    played.ring(5)
     assert played.status == "completed"
 
 
@@ -439,7 +454,7 @@ def test_cancelling_ends_everything_and_keeps_what_completed() -> None:
     played.run("a")
     played.begin("b")
     played.begin("t", due_at=99_000)
-    played.ask("q", "human", "which?")
+    played.ask("q", "which?")
     played.cancel(by="me")
     assert played.status == "cancelled"
     assert played.states() == {
@@ -570,6 +585,6 @@ def test_pending_is_the_state_before_any_start() -> None:
     played = Played(plan_of({"a": [], "b": []}))
     assert played.execution.status is ExecutionStatus.PENDING
     assert not played.execution.ended
-    assert played.crash() == []
+    played.crash()
     assert sorted(played.ready) == ["a", "b"]
     assert played.status == "pending"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,9 @@ from dagbok.domain import values
 from dagbok.domain.call import Charge
 from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.records import Changes
+from dagbok.domain.retry import Policy
 from dagbok.domain.states import ENDED, EXECUTION_MOVES, STEP_MOVES, Effect, ExecutionStatus, Reason, StepStatus
+from dagbok.errors import Conflict
 from domain.executions import Store, execution_of, status_by_the_design
 from strategies import plans
 
@@ -30,15 +33,18 @@ class Owner:
 
     def __init__(self, document: dict[str, Any], choose: Choose) -> None:
         self.choose = choose
-        self.execution = execution_of(document)
-        self.store = Store(self.execution)
         self.now_ms = 1_000
+        self.execution = execution_of(document)
+        if choose([True, False, False]):
+            self.execution.header.deadline_at = self.now_ms + choose([50, 2_000, 9_000])
+        self.store = Store(self.execution)
         self.available = self.execution.take_ready()  # committed as ready, not yet started
         self.in_flight: Changes | None = None
         self.launch_later: list[int] = []  # begun `once` steps whose start is not committed
         self.launching: list[int] = []  # the same, in the commit under way
-        self.bodies: set[int] = set()  # bodies that run, timers too
+        self.bodies: set[int] = set()  # bodies that run
         self.launched: Counter[TaskId] = Counter()  # bodies of `once` steps that ran, over all owners
+        self.retried: Counter[TaskId] = Counter()  # attempts known to have failed without effect, and tried again
         self.interrupted: set[TaskId] = set()  # `once` steps that nobody has decided on since
         self.charged = 0
         self.snapshot = self._statuses()
@@ -57,6 +63,10 @@ class Owner:
             possible |= {"end": self.end, "end again": self.end, "report": self.report}
         if self._waiting():
             possible["answer"] = self.answer
+        if self.execution.next_due_at is not None:
+            possible["ring"] = self.ring
+        if self.execution.paused:
+            possible["resume"] = self.resume
         if self.in_flight is not None:
             possible |= {"write": self.write, "write soon": self.write}
         elif self.execution.changed:
@@ -68,8 +78,13 @@ class Owner:
         possible: dict[str, Callable[[], None]] = {"crash": self.crash}
         if not self.execution.ended:
             possible |= {"crash again": self.crash, "and again": self.crash}
+            possible |= {"pause": self.pause, "pause again": self.pause}
             if self.choose(range(4)) == 0:
                 possible |= {"cancel": self.cancel, "abort": self.abort}
+            if self._asked():
+                possible["late"] = self.late
+            if not (self.bodies or self.launch_later or self.launching or self.available or self.in_flight):
+                possible |= {"park": self.park, "park again": self.park}
         return possible
 
     def play(self, move: Callable[[], None]) -> None:
@@ -80,8 +95,11 @@ class Owner:
     def start(self) -> None:
         position = self._pop_available()
         step = self.execution.steps[position]
-        if self.execution.ended or step.status is not StepStatus.PENDING:
+        if self.execution.ended or not step.startable:
             return  # cancelled or skipped while it stood in the queue
+        if self.execution.paused:
+            self.execution.hold(position)
+            return
         for name in step.task.dependencies:
             assert self.store.done(name), f"{step.task.id} starts before {name} is committed"
         row = self.store.rows[step.task.id]
@@ -94,13 +112,13 @@ class Owner:
         else:
             self.execution.params(position, results, max_bytes=10_000)
         if step.task.tool == "human":
-            self.execution.ask(position, "human", "?", self.now_ms)
+            self.execution.ask(position, "?", self.now_ms)
             return
         timer = step.effect is Effect.PURE and self.choose([True, False, False])
         self.execution.begin(position, self.now_ms, due_at=self.now_ms + 500 if timer else None)
         if step.effect is Effect.ONCE:
             self.launch_later.append(position)
-        else:
+        elif not timer:
             self.bodies.add(position)
 
     def refuse(self) -> None:
@@ -116,8 +134,22 @@ class Owner:
         if self.choose([True, True, False]):
             self.execution.complete(position, values.encode({"value": position}), self.now_ms, charge)
         else:
-            outcome = self.choose(["failed", "timeout"])
-            self.execution.fail(position, "boom", "broke", self.now_ms, charge, outcome=outcome)
+            step = self.execution.steps[position]
+            unknown = self.choose([True, False, False])
+            before = step.failures
+            retry = Policy(self.choose([1, 2, 3]), backoff_seconds=self.choose([0, 0.01, 2]))
+            self.execution.fail(
+                position, self.choose(["boom", "timeout"]), "broke", self.now_ms, charge,
+                outcome=self.choose(["failed", "timeout"]), unknown=unknown, retry=retry,
+                retry_after_s=self.choose([None, None, 1.5, 1e6]),
+            )  # fmt: skip
+            if unknown and step.effect is Effect.ONCE:
+                assert step.status is StepStatus.WAITING, "nobody is asked what a `once` step did"
+                self.interrupted.add(step.task.id)
+            elif step.status is StepStatus.PENDING:
+                self.retried[step.task.id] += 1
+                assert before + 1 < retry.max_attempts
+                assert step.error_code == "timeout", "an error is retried that is not to be"
 
     def report(self) -> None:
         self.execution.report(self.choose(sorted(self.bodies)), values.encode({"message": "on it"}))
@@ -151,6 +183,41 @@ class Owner:
                 self.launched[self.execution.steps[position].task.id] += 1
         self.launching = []
 
+    def ring(self) -> None:
+        due_at = self.execution.next_due_at
+        assert due_at is not None
+        self.now_ms = max(self.now_ms, due_at + self.choose([-1, 0, 5]))
+        again = self.execution.ring(self.now_ms)
+        if self.execution.ended:
+            self._drop()
+        self._judge_ready(again)
+        self.available += again
+
+    def late(self) -> None:
+        position = self.choose(self._asked())
+        step = self.execution.steps[position]
+        self.execution.late(position, step.attempt, {"result": {"value": "late"}})
+        with pytest.raises(Conflict):
+            self.execution.late(position, step.attempt - 1, {"result": 1})
+
+    def pause(self) -> None:
+        self.execution.pause(self.now_ms)
+        self.execution.pause(self.now_ms)
+
+    def resume(self) -> None:
+        self.execution.resume(self.now_ms)
+        self.execution.resume(self.now_ms)
+
+    def park(self) -> None:
+        """Leave the memory, and come back when it is due, or because somebody asked something of it."""
+        changes = self.execution.release(self.now_ms)
+        assert changes.release
+        assert not changes.ready or changes.header.wake_at is not None
+        self.store.apply(changes)
+        if changes.header.wake_at is not None:
+            self.now_ms = max(self.now_ms, changes.header.wake_at)
+        self.crash()
+
     def cancel(self) -> None:
         self.execution.cancel(self.now_ms)
         self._drop()
@@ -183,15 +250,12 @@ class Owner:
         self.took_over = True
         self.charged = values.decode(self.store.header.total_usage or "{}").get("tokens", 0)
         self.now_ms += 100
-        timers = self.execution.take_over(self.now_ms)
-        for position in timers:
-            assert self.execution.steps[position].next_attempt_at is not None
-        self.bodies = set(timers)
+        self.execution.take_over(self.now_ms)
         for id in open_once:
             step = self.execution.steps[self.execution.index[id]]
             assert step.status is StepStatus.WAITING or step.error_code == "crash_loop"
         for position in self.execution.running:
-            assert position in self.bodies, "an attempt of a dead owner is left open"
+            assert self.execution.steps[position].next_attempt_at is not None, "an attempt of a dead owner is left open"
         self.available = []
         if not self.execution.changed:
             ready = self.execution.take_ready()
@@ -219,7 +283,13 @@ class Owner:
             [(step.status, step.reason) for step in own],
             (last.status, last.reason) if last else None,
             started=execution.header.started_at is not None or any(step.status != "pending" for step in own),
+            paused=execution.paused,
         )
+        for step in execution.steps:
+            if step.next_attempt_at is not None:
+                assert step.status in (StepStatus.PENDING, StepStatus.RUNNING)
+                assert execution.next_due_at is not None, "nothing will ring for it"
+                assert execution.next_due_at <= step.next_attempt_at
         if execution.ended:
             assert all(step.ended for step in execution.steps)
         for step in own:
@@ -246,7 +316,7 @@ class Owner:
                 for question in self.store.questions.values()
                 if question.task_id == id
             )
-            assert count <= 1 + approved, f"the body of {id} ran {count} times, and nobody said so"
+            assert count <= 1 + approved + self.retried[id], f"the body of {id} ran {count} times, and nobody said so"
 
     def _judge_ready(self, ready: list[int]) -> None:
         assert len(set(ready) | set(self.available)) == len(ready) + len(self.available), "ready twice"
@@ -290,7 +360,7 @@ class Owner:
             moves = self.moves()
             if not moves:
                 break
-            order = ("write", "take", "end", "answer", "start")
+            order = ("resume", "write", "take", "end", "answer", "start", "ring")
             self.play(moves[next(name for name in order if name in moves)])
         else:
             raise AssertionError("it does not come to an end")
@@ -302,6 +372,10 @@ class Owner:
         position: int = self.choose(self.available)
         self.available.remove(position)
         return position
+
+    def _asked(self) -> list[int]:
+        steps = [(at, self.execution.steps[at]) for at in self._waiting()]
+        return [at for at, step in steps if step.question is not None and step.question.kind == "did_it_happen"]
 
     def _waiting(self) -> list[int]:
         return [at for at, step in enumerate(self.execution.steps) if step.status is StepStatus.WAITING]

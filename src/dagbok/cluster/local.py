@@ -10,9 +10,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol
 
+from dagbok.cluster.timers import Due, Timers
 from dagbok.domain import commands, values
 from dagbok.domain.execution import Execution, restore
 from dagbok.domain.ids import ExecutionId
@@ -40,8 +40,16 @@ class OwningJournal(Journal, Protocol):
         ...
 
 
-class Commands(Protocol):
-    """The part of the reader that finds commands. Synchronous; called from threads."""
+class Diary(Due, Protocol):
+    """The part of the reader that finds what there is to do. Synchronous; called from threads."""
+
+    def left_behind(self, now_ms: int) -> Sequence[ExecutionId]:
+        """Return the executions that somebody should be running."""
+        ...
+
+    def parked(self) -> Sequence[ExecutionId]:
+        """Return the executions that belong to nobody, wait for a time, and for no person."""
+        ...
 
     def commands_changed(self) -> bool:
         """Return whether there may be new commands since the last call."""
@@ -59,7 +67,7 @@ class LocalWorker:
         self,
         scheduler: Scheduler,
         journal: OwningJournal,
-        commands: Commands,
+        diary: Diary,
         tools: Tools,
         *,
         owner: str,
@@ -68,7 +76,7 @@ class LocalWorker:
         self.owner = owner
         self._scheduler = scheduler
         self._journal = journal
-        self._commands = commands
+        self._diary = diary
         self._tools = tools
         self._redactor = secrets.redactor
         self._claiming = asyncio.Lock()  # one claim at a time: two of one execution would run it twice
@@ -77,7 +85,9 @@ class LocalWorker:
         self._applied: dict[int, ExecutionId] = {}  # commands whose commit may still be under way
         self._arriving: set[ExecutionId] = set()  # submissions whose commit is under way
         self._aborted: set[ExecutionId] = set()
+        self._goes_on = False  # whether this engine runs what others left
         self._closing = asyncio.Event()
+        self._timers = Timers(diary, self.clock, self.take_over)
         self._poll: asyncio.Task[None] | None = None
         self._rescues: set[asyncio.Task[None]] = set()
         scheduler.on_rejected = self._rescue
@@ -87,14 +97,25 @@ class LocalWorker:
         """The clock of the engine."""
         return self._scheduler.clock
 
-    def start(self) -> None:
-        """Begin to hear commands of other processes. Call it after `take_over` of what was left."""
+    async def start(self, *, recover: bool) -> int:
+        """Go on with what an earlier process left, if `recover`, and begin to hear commands; return how much that was.
+
+        With `recover` executions that wait leave the memory, and come back here when they are due.
+        """
+        taken: Sequence[ExecutionId] = ()
+        if recover:
+            self._goes_on = True
+            self._scheduler.on_parked = self._parked
+            taken = await self.take_over(await asyncio.to_thread(self._diary.left_behind, self.clock.now_ms()))
+            self._scheduler.parked.update(await asyncio.to_thread(self._diary.parked))
+            self._timers.start()
         self._poll = asyncio.get_running_loop().create_task(self._listen())
+        return len(taken)
 
     async def close(self) -> None:
-        """Stop hearing commands. The scheduler is closed by whoever opened it."""
+        """Stop hearing commands and taking over. The scheduler is closed by whoever opened it."""
         self._closing.set()
-        tasks = [task for task in (self._poll, *self._rescues) if task is not None]
+        tasks = [task for task in (self._poll, *self._timers.close(), *self._rescues) if task is not None]
         if tasks:
             # A read goes on in its thread whatever becomes of the task; it gets the time to give its connection back.
             await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
@@ -168,7 +189,7 @@ class LocalWorker:
         async with self._hearing:
             self._unheard = True  # until all of it is done: what fails is tried again
             missed = False
-            waiting = await asyncio.to_thread(self._commands.pending_commands)
+            waiting = await asyncio.to_thread(self._diary.pending_commands)
             self._applied = {command.id: command.execution_id for command in waiting if command.id in self._applied}
             for command in waiting:
                 if command.id in self._applied:
@@ -185,25 +206,30 @@ class LocalWorker:
         data, by = self._redactor.value(command.data), self._redactor.value(command.by)
         command = command._replace(data=data, by=by)
         if self._scheduler.get(command.execution_id) is not None:
-            self._scheduler.apply(command)
-            return True
+            return self._scheduler.apply(command)
         if command.execution_id in self._arriving:
             return False  # claiming it now would fence the submission itself
-        # Nobody runs it here: it ended, or is left for a process that has its tools. Claim, apply, release.
         async with self._claiming:
             execution = await self._claim(command.execution_id)
             if execution is None:
                 return self._scheduler.get(command.execution_id) is None
+            if self._goes_on and not execution.ended and not self._unknown_tools(execution):
+                self._scheduler.take_over(execution, command)
+                return True
+            # It ended, or is left for a process that has its tools, or that goes on with what was left.
             commands.apply(execution, command, self.clock.now_ms())
-            changes = execution.take_changes(self.clock.now_ms())
-            await self._journal.append(replace(changes, release=True))
+            changes = execution.release(self.clock.now_ms())
+            await self._journal.append(changes)
             self._scheduler.tell(execution, changes)
             return True
+
+    def _parked(self, wake_at: int | None) -> None:
+        self._timers.note(wake_at)
 
     async def _listen(self) -> None:
         while not self._closing.is_set():
             try:
-                if await asyncio.to_thread(self._commands.commands_changed) or self._unheard:
+                if await asyncio.to_thread(self._diary.commands_changed) or self._unheard:
                     await self.hear()
             except DagbokError as exc:
                 # The journal tells of an outage once; here it only means that commands wait a little longer.

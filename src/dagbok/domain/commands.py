@@ -1,4 +1,7 @@
-"""What somebody may ask of an execution, applied to its aggregate."""
+"""What somebody may ask of an execution, applied to its aggregate: cancel, pause, resume, answer.
+
+And `late`, by which the engine itself tells what an attempt brought after it was given up (`dagbok.domain.doubt`).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,13 @@ def apply(execution: Execution, command: Command, now_ms: int) -> None:
     try:
         if command.kind == "cancel":
             execution.cancel(now_ms, by=command.by)
+        elif command.kind == "pause":
+            execution.pause(now_ms, by=command.by)
+        elif command.kind == "resume":
+            execution.resume(now_ms, by=command.by)
+        elif command.kind == "late":
+            position = execution.index[command.data["taskId"]]
+            execution.late(position, command.data["attempt"], command.data["brought"])
         elif command.kind == "answer":
             position = execution.index[command.data["taskId"]]
             execution.answer(position, command.data["answer"], now_ms, by=command.by)

@@ -15,6 +15,7 @@ class EventType(StrEnum):
     EXECUTION_CREATED = "execution.created"
     EXECUTION_STARTED = "execution.started"
     EXECUTION_WAITING = "execution.waiting"
+    EXECUTION_PAUSED = "execution.paused"
     EXECUTION_RESUMED = "execution.resumed"
     EXECUTION_COMPLETED = "execution.completed"
     EXECUTION_PARTIAL = "execution.partial"

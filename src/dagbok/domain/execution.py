@@ -1,92 +1,39 @@
 """The aggregate: one run of a plan, in memory, as pure transitions.
 
-Each event costs O(its out-degree): a counter of unmet dependencies per sub-step, a counter per status, and no scan over
-all steps. What changed since the last commit waits in the aggregate until `take_changes`; a step becomes startable only
-by the commit of the changes that made it ready (`Changes.ready`).
+What is done to it is here; what follows from that (counters, dependents, status, the changes to write) is `flow`.
 
-The owner calls, in any order the states allow: `begin`, then one of `complete`, `fail`; `ask` and `answer`; `cancel`;
-`take_over` after `restore`. Times are UTC milliseconds and come from the caller.
+The owner calls, in any order the states allow: `begin`, then one of `complete`, `fail`; `ask` and `answer`; `ring`
+when `next_due_at` has come; `pause`, `resume`, `cancel`; `take_over` after `restore`; `release` when nothing is left
+to do for a while. Times are UTC milliseconds and come from the caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from dagbok.domain import ending, graph, refs, submission, values
+from dagbok.domain import doubt, refs, submission, values
+from dagbok.domain.agenda import kept
 from dagbok.domain.call import NO_CHARGE, Charge, Missing
 from dagbok.domain.events import EventType
-from dagbok.domain.header import Header
-from dagbok.domain.ids import Epoch, ExecutionId, TaskId
+from dagbok.domain.flow import Flow
+from dagbok.domain.ids import TaskId
 from dagbok.domain.plan import Plan, SubTask
-from dagbok.domain.records import Changes, NewStep, QuestionRow, StoredExecution
-from dagbok.domain.states import (
-    ENDED,
-    EXECUTION_ENDED,
-    EXECUTION_MOVES,
-    STEP_MOVES,
-    AttemptOutcome,
-    Effect,
-    ExecutionStatus,
-    Reason,
-    StepStatus,
-)
-from dagbok.domain.step import Step
-from dagbok.domain.tally import Tally
+from dagbok.domain.records import NewStep, QuestionRow, StoredExecution
+from dagbok.domain.retry import MAX_RETRY_AFTER_S, NO_RETRY, Policy
+from dagbok.domain.states import ENDED, AttemptOutcome, Effect, ExecutionStatus, Reason, StepStatus
 from dagbok.domain.unwritten import Unwritten
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import Conflict
-
-_END_EVENTS = {
-    ExecutionStatus.COMPLETED: EventType.EXECUTION_COMPLETED,
-    ExecutionStatus.PARTIAL: EventType.EXECUTION_PARTIAL,
-    ExecutionStatus.FAILED: EventType.EXECUTION_FAILED,
-    ExecutionStatus.CANCELLED: EventType.EXECUTION_CANCELLED,
-}
-
 
 #: A step whose process stopped this often while it ran fails with `crash_loop`.
 MAX_INTERRUPTIONS = 3
 
 
-class Execution:
+class Execution(Flow):
     """One run of a plan. `steps` are in the plan's order, the synthesis (if any) last."""
 
-    def __init__(self, id: ExecutionId, plan: Plan, *, epoch: Epoch, effect_of: Callable[[SubTask], Effect]) -> None:
-        tasks = plan.sub_tasks
-        parents = submission.parents(tasks)
-        self.id = id
-        self.plan = plan
-        self.epoch = epoch
-        self.graph = graph.build(parents)
-        self.steps = [Step(task, effect_of(task), len(parents[position])) for position, task in enumerate(tasks)]
-        self.synthesis: int | None = None
-        if (last := submission.synthesis_task(plan)) is not None:
-            self.synthesis = len(tasks)
-            self.steps.append(Step(last, Effect.IDEMPOTENT, len(tasks)))
-        self.index = {step.task.id: position for position, step in enumerate(self.steps)}
-        self.status = ExecutionStatus.PENDING
-        self.cancel_requested = False
-        self.header = Header()
-        self.tally = Tally(len(tasks))
-        self._failures: list[int] = []
-        self._unwritten = Unwritten(seq=1)  # execution.created is written with the submission
-        self._unwritten.ready = [position for position, above in enumerate(parents) if not above]
-
     # -- reading ----------------------------------------------------------------------------------------------------
-
-    @property
-    def ended(self) -> bool:
-        return self.status in EXECUTION_ENDED
-
-    @property
-    def running(self) -> Iterator[int]:
-        """The positions with an open attempt. Scans: for cancelling and taking over, not for each event."""
-        return (position for position, step in enumerate(self.steps) if step.status is StepStatus.RUNNING)
-
-    def count(self, status: StepStatus) -> int:
-        """Return how many sub-tasks (the synthesis is none) are in `status`."""
-        return self.tally[status]
 
     def remaining(self, position: int) -> int:
         """Return the number of steps on the longest path from here on."""
@@ -149,6 +96,8 @@ class Execution:
         step.reason = step.error = step.error_code = step.error_detail = step.progress = None
         step.started_at, step.completed_at, step.duration_ms = now_ms, None, None
         step.next_attempt_at = due_at
+        if due_at is not None:
+            self.agenda.add(position)
         self._unwritten.event(
             EventType.SUBSTEP_STARTED, step, now_ms, {"attempt": step.attempt, "tool": step.task.tool}
         )
@@ -194,13 +143,65 @@ class Execution:
         *,
         detail: str | None = None,
         outcome: str = AttemptOutcome.FAILED.value,
+        unknown: bool = False,
+        retry: Policy = NO_RETRY,
+        retry_after_s: float | None = None,
     ) -> None:
-        """Close the attempt without a result; `on_failure` decides what becomes of the step."""
+        """Close the attempt without a result: ask whether it happened, try again later, or give the step up.
+
+        Args:
+            position: The step. With no attempt open (it could not start) it is given up.
+            code: Of the error; `retry` decides by it.
+            message: For people.
+            now_ms: The time.
+            charge: What the attempt cost.
+            detail: More about the error.
+            outcome: How the attempt ended, a word of `AttemptOutcome`.
+            unknown: Nobody knows what the attempt has done; of a `once` step a person is asked.
+            retry: Which errors are tried again, how often, and when.
+            retry_after_s: How long the other side asked us to wait.
+        """
         step = self.steps[position]
         code = values.clean(str(code), 100)  # of a tool's choice, and part of the diary
-        if step.status is StepStatus.RUNNING:  # otherwise no attempt is open, and the last one keeps its own outcome
+        opened = step.status is StepStatus.RUNNING  # otherwise the last attempt keeps its own outcome
+        if opened:
+            step.failures += 1
             self._unwritten.attempt(step, outcome, code, message, now_ms, charge)
         self._charge(step, charge)
+        if opened and unknown and step.effect is Effect.ONCE:
+            self._ask_whether(position, message, now_ms)
+        elif (
+            opened
+            and retry.allows(code, step.failures)
+            and self._try_again(position, code, message, now_ms, retry, retry_after_s)
+        ):
+            step.error, step.error_code, step.error_detail = message, code, detail
+            self._settle(now_ms)
+        else:
+            self._give_up(position, code, message, detail, now_ms)
+
+    def _try_again(
+        self, position: int, code: str, message: str, now_ms: int, retry: Policy, retry_after_s: float | None
+    ) -> bool:
+        """Put the step back until its pause is over; return False where that would be too late."""
+        step = self.steps[position]
+        delay_ms = retry.delay_ms(step.failures, f"{self.id}:{step.task.id}:{step.attempt}", retry_after_s)
+        deadline_at = self.header.deadline_at
+        if (retry_after_s or 0) > MAX_RETRY_AFTER_S or (deadline_at is not None and now_ms + delay_ms >= deadline_at):
+            return False
+        self._move(position, StepStatus.PENDING)
+        data = {"attempt": step.attempt, "errorCode": code, "error": message[:500], "delayMs": delay_ms}
+        self._unwritten.event(EventType.SUBSTEP_RETRYING, step, now_ms, data)
+        if delay_ms:
+            step.next_attempt_at = now_ms + delay_ms
+            self.agenda.add(position)
+        else:
+            self._unwritten.ready.append(position)
+        return True
+
+    def _give_up(self, position: int, code: str, message: str, detail: str | None, now_ms: int) -> None:
+        """End a step without a result of its own; `on_failure` decides what becomes of it."""
+        step = self.steps[position]
         policy = step.task.on_failure
         status = {"default": StepStatus.COMPLETED, "skip": StepStatus.SKIPPED}.get(policy, StepStatus.FAILED)
         self._end(position, status, now_ms, reason=Reason.CHOSEN if policy == "skip" else None)
@@ -222,70 +223,99 @@ class Execution:
     def ask(
         self,
         position: int,
-        kind: str,
         prompt: str,
         now_ms: int,
         *,
-        reason: Reason = Reason.HUMAN,
         answer_schema: JsonText | None = None,
         assignee: str | None = None,
-        shown: JsonText | None = None,
     ) -> None:
-        """Let the step wait for a person."""
+        """Let the step wait for a person's answer."""
+        step = self.steps[position]
+        number = step.questions_asked + 1
+        asked = QuestionRow(
+            step.task.id, number, "human", prompt, answer_schema, assignee, None, now_ms, None, None, None, None
+        )  # fmt: skip
+        self._wait(position, asked, Reason.HUMAN, now_ms)
+
+    def _ask_whether(self, position: int, why: str, now_ms: int) -> None:
+        """Let a `once` step wait for somebody who says whether its latest attempt happened."""
+        self._wait(position, doubt.question(self.steps[position], why, now_ms), Reason.OUTCOME_UNKNOWN, now_ms)
+
+    def _wait(self, position: int, asked: QuestionRow, reason: Reason, now_ms: int) -> None:
         step = self.steps[position]
         self._start(now_ms)
         self._move(position, StepStatus.WAITING)
-        step.reason = reason
-        step.questions_asked += 1
-        step.question = QuestionRow(
-            step.task.id,
-            step.questions_asked,
-            kind,
-            prompt,
-            answer_schema,
-            assignee,
-            shown,
-            now_ms,
-            None,
-            None,
-            None,
-            None,
-        )
-        self._unwritten.question(step.question)
-        self._unwritten.event(EventType.SUBSTEP_WAITING, step, now_ms, {"kind": kind, "question": step.questions_asked})
+        step.reason, step.question, step.questions_asked = reason, asked, asked.number
+        self._unwritten.question(asked)
+        data = {"kind": asked.kind, "question": asked.number}
+        self._unwritten.event(EventType.SUBSTEP_WAITING, step, now_ms, data)
         self._settle(now_ms)
 
-    def take_over(self, now_ms: int) -> list[int]:
-        """Close the attempts an earlier owner left open, and return the timers that still run."""
+    def late(self, position: int, attempt: int, brought: Mapping[str, Json]) -> None:
+        """Lay what an attempt brought after it was given up beside the question whether it happened.
+
+        Raises:
+            Conflict: Nobody asks about that attempt (any more); nothing has changed.
+        """
+        step = self.steps[position]
+        asked = step.question
+        if asked is None or asked.kind != doubt.KIND or step.attempt != attempt:
+            message = f"Nobody asks any more what attempt {attempt} of sub-step {step.task.id!r} of {self.id} has done."
+            raise Conflict(message, execution_id=self.id, task_id=step.task.id)
+        step.question = doubt.with_late(asked, dict(brought))
+        self._unwritten.question(step.question)
+        self._unwritten.touch(position, step)
+
+    def ring(self, now_ms: int) -> list[int]:
+        """Do what is due: end timers, end the execution at its deadline; return the steps whose back-off is over."""
+        deadline_at = self.header.deadline_at
+        if deadline_at is not None and now_ms >= deadline_at:
+            done = self.tally[StepStatus.COMPLETED]
+            message = f"The deadline has passed when {done:,} of {self.tally.total:,} sub-tasks had completed."
+            self.abort(Reason.DEADLINE, message, now_ms)
+        again: list[int] = []
+        while (position := self.agenda.pop(now_ms)) is not None:
+            step = self.steps[position]
+            if step.status is StepStatus.RUNNING:
+                waited_ms = (step.next_attempt_at or 0) - (step.started_at or 0)
+                self.complete(position, values.encode({"waited_seconds": waited_ms / 1000}), now_ms)
+            else:
+                step.next_attempt_at = None
+                again.append(position)
+        return again
+
+    def hold(self, position: int) -> None:
+        """Keep a step that could start but for the pause; it is ready again once the execution is resumed."""
+        self._unwritten.ready.append(position)
+
+    def take_over(self, now_ms: int) -> None:
+        """Close the attempts an earlier owner left open; timers and back-offs go on."""
         if self.status is ExecutionStatus.RUNNING:
             self.header.activate(now_ms)
-        timers: list[int] = []
-        for position in list(self.running):
-            if self.steps[position].next_attempt_at is not None:
-                timers.append(position)
-            else:
+        for position, step in enumerate(self.steps):
+            if step.next_attempt_at is not None:
+                due_at = kept(step.next_attempt_at, step.started_at, now_ms)
+                if due_at != step.next_attempt_at:
+                    step.next_attempt_at = due_at
+                    self.agenda.add(position)
+                    self._unwritten.touch(position, step)
+            elif step.status is StepStatus.RUNNING:
                 self._interrupt(position, now_ms)
-        return timers
 
     def _interrupt(self, position: int, now_ms: int) -> None:
         """Run a cut-off attempt again, or ask whether it happened; give up after `MAX_INTERRUPTIONS`."""
         step = self.steps[position]
         step.interruptions += 1
+        outcome = AttemptOutcome.INTERRUPTED.value
         if step.interruptions >= MAX_INTERRUPTIONS:
             message = f"The process stopped {step.interruptions} times while this sub-task ran; it may be the cause."
-            self.fail(position, "crash_loop", message, now_ms, outcome=AttemptOutcome.INTERRUPTED.value)
+            self._unwritten.attempt(step, outcome, "crash_loop", message, now_ms)
+            self._give_up(position, "crash_loop", message, None, now_ms)
             return
         message = "The process that ran this attempt stopped before it ended."
-        self._unwritten.attempt(step, AttemptOutcome.INTERRUPTED.value, "interrupted", message, now_ms)
+        self._unwritten.attempt(step, outcome, "interrupted", message, now_ms)
         if step.effect is Effect.ONCE:
-            prompt = (
-                f"Sub-task {step.task.id!r} ({step.task.tool}) was cut off while it ran, and must not be repeated "
-                "blindly. Did it happen?"
-            )
-            shown = values.encode({"params": step.task.tool_or_prompt.params, "description": step.task.description})
-            self.ask(
-                position, "did_it_happen", prompt, now_ms, reason=Reason.OUTCOME_UNKNOWN, shown=step.input or shown
-            )
+            self._ask_whether(position, message, now_ms)
             return
         self._move(position, StepStatus.PENDING)
         self._unwritten.event(
@@ -311,10 +341,37 @@ class Execution:
         Raises:
             Conflict: It has ended already.
         """
-        if self.ended:
-            raise Conflict(f"Execution {self.id} is {self.status} already.", execution_id=self.id)
+        self._must_go_on()
         self.cancel_requested = True
         self._stop(Reason.CANCELLED, "Cancelled on request.", now_ms, by)
+
+    def pause(self, now_ms: int, *, by: str | None = None) -> None:
+        """Let what runs end, and begin nothing more. Once paused, nothing changes.
+
+        Raises:
+            Conflict: It has ended already.
+        """
+        self._must_go_on()
+        if not self.paused:
+            self.header.paused_at = now_ms
+            self._unwritten.event(EventType.EXECUTION_PAUSED, None, now_ms, {"by": by})
+            self._settle(now_ms)
+
+    def resume(self, now_ms: int, *, by: str | None = None) -> None:
+        """Let a paused execution go on. One that is not paused does not change.
+
+        Raises:
+            Conflict: It has ended already.
+        """
+        self._must_go_on()
+        if self.paused:
+            self.header.paused_at = None
+            self._unwritten.event(EventType.EXECUTION_RESUMED, None, now_ms, {"by": by})
+            self._settle(now_ms, resumed=True)
+
+    def _must_go_on(self) -> None:
+        if self.ended:
+            raise Conflict(f"Execution {self.id} is {self.status} already.", execution_id=self.id)
 
     def abort(self, reason: Reason, message: str, now_ms: int) -> None:
         """End the execution because it cannot go on; what completed counts: `partial` or `failed`."""
@@ -326,10 +383,15 @@ class Execution:
         for position, step in enumerate(self.steps):
             if step.ended:
                 continue
+            doubtful = step.reason == Reason.OUTCOME_UNKNOWN  # asked about, and not answered
             if step.status is StepStatus.RUNNING and step.next_attempt_at is None:
                 self._unwritten.attempt(step, AttemptOutcome.CANCELLED.value, reason, message, now_ms)
+                doubtful = step.effect is Effect.ONCE
             self._close_question(step, now_ms, None, by)
             self._end(position, StepStatus.CANCELLED, now_ms, reason=reason)
+            if doubtful:  # whoever runs it again has to know
+                step.error_code = Reason.OUTCOME_UNKNOWN
+                step.error = f"It was cut off ({message.rstrip('.')}), and nobody knows what it has done."
             self._unwritten.event(EventType.SUBSTEP_CANCELLED, step, now_ms, {"reason": reason})
         self._unwritten.ready.clear()
         self._settle(now_ms)
@@ -349,7 +411,7 @@ class Execution:
             message = f"Sub-step {step.task.id!r} of {self.id} does not wait for an answer; it is {step.status}."
             raise Conflict(message, execution_id=self.id, task_id=step.task.id)
         decision = answer.get("decision") if isinstance(answer, dict) else None
-        if question.kind == "did_it_happen" and decision not in ("retry", "succeeded", "fail"):
+        if question.kind == doubt.KIND and decision not in ("retry", "succeeded", "fail"):
             message = f"Sub-step {step.task.id!r} of {self.id} waits for a decision: retry, succeeded or fail."
             raise Conflict(message, execution_id=self.id, task_id=step.task.id)
         self._close_question(step, now_ms, values.encode(answer), by)
@@ -357,34 +419,17 @@ class Execution:
         if question.kind == "human":
             self.complete(position, values.encode(answer), now_ms)
         elif decision == "succeeded":
-            self.complete(position, values.encode(answer.get("result")), now_ms)
+            known = values.encode(answer["result"]) if "result" in answer else doubt.late_result(question)
+            self.complete(position, values.encode(None) if known is None else known, now_ms)
         elif decision == "retry":
             self._move(position, StepStatus.PENDING)
             step.reason = None
             self._unwritten.ready.append(position)
             self._settle(now_ms)
         else:
-            self.fail(position, "outcome_unknown", "It was cut off, and a person decided that it failed.", now_ms)
-
-    def applied(self, command_id: int) -> None:
-        """Let the next commit mark a command as applied."""
-        self._unwritten.command(command_id)
-
-    # -- committing -------------------------------------------------------------------------------------------------
-
-    @property
-    def changed(self) -> bool:
-        return bool(self._unwritten)
-
-    def take_changes(self, now_ms: int) -> Changes:
-        """Return everything since the last call, for one commit."""
-        return self._unwritten.take(
-            self.id, self.epoch, self.header.row(self.status, self.tally, now_ms), self.steps, ended=self.ended
-        )
-
-    def take_ready(self) -> list[int]:
-        """Return the steps that were ready when a submission was committed or a stored execution read."""
-        return self._unwritten.take_ready()
+            self._give_up(
+                position, "outcome_unknown", "It was cut off, and a person decided that it failed.", None, now_ms
+            )
 
     def restore(self, stored: StoredExecution) -> None:
         """Take the state of stored rows, as the last owner committed it. Linear in steps and edges."""
@@ -397,136 +442,25 @@ class Execution:
             step = self.steps[self.index[question.task_id]]
             step.questions_asked = max(step.questions_asked, question.number)
             step.question = step.question if question.closed_at is not None else question
+        for task_id, count in stored.failures.items():
+            self.steps[self.index[task_id]].failures = count
         for task_id, count in stored.interruptions.items():
             self.steps[self.index[task_id]].interruptions = count
-        for position, step in enumerate(self.steps[: self.tally.total]):
-            self._recount(position, step)
+        for position, step in enumerate(self.steps):
+            if position != self.synthesis:
+                self._recount(position, step)
+            if step.next_attempt_at is not None:
+                self.agenda.add(position)
         self._unwritten.ready = [
             position
             for position, step in enumerate(self.steps)
-            if not step.unmet and step.status is StepStatus.PENDING and position != self.synthesis
+            if not step.unmet and step.startable and position != self.synthesis
         ]
         if self.synthesis is not None and not self.tally.open:
             last = self.steps[self.synthesis]
             last.unmet = 0
-            if last.status is StepStatus.PENDING:
+            if last.startable:
                 self._unwritten.ready.append(self.synthesis)
-
-    # -- inside -----------------------------------------------------------------------------------------------------
-
-    def _start(self, now_ms: int) -> None:
-        if self.header.started_at is None:
-            self.header.started_at = now_ms
-            self._unwritten.event(EventType.EXECUTION_STARTED, None, now_ms)
-
-    def _move(self, position: int, status: StepStatus) -> None:
-        step = self.steps[position]
-        assert status in STEP_MOVES[step.status], f"{self.id} {step.task.id}: {step.status} -> {status}"
-        if position != self.synthesis:
-            self.tally.move(step.status, status)
-        step.status = status
-        self._unwritten.touch(position, step)
-
-    def _end(self, position: int, status: StepStatus, now_ms: int, *, reason: Reason | None = None) -> None:
-        self._move(position, status)
-        step = self.steps[position]
-        step.reason = reason
-        step.completed_at = now_ms
-        step.next_attempt_at = None
-        if step.started_at is not None:
-            step.duration_ms = max(0, now_ms - step.started_at)
-        if position != self.synthesis:
-            self.tally.end(status, reason)
-
-    def _recount(self, position: int, step: Step) -> None:
-        self.tally.move(StepStatus.PENDING, step.status)
-        if not step.ended:
-            return
-        self.tally.end(step.status, step.reason)
-        if step.status is StepStatus.FAILED:
-            self._failures.append(position)
-        if step.status is StepStatus.COMPLETED or step.reason == Reason.CHOSEN:
-            for child in self.graph.children[position]:
-                self.steps[child].unmet -= 1
-
-    def _release_children(self, position: int) -> None:
-        if position == self.synthesis:
-            return
-        for child in self.graph.children[position]:
-            step = self.steps[child]
-            step.unmet -= 1
-            if not step.unmet and step.status is StepStatus.PENDING:
-                self._unwritten.ready.append(child)
-
-    def _skip_descendants(self, position: int, now_ms: int) -> None:
-        if position == self.synthesis:
-            return
-        stack = [position]
-        while stack:
-            because = stack.pop()
-            for child in self.graph.children[because]:
-                if self.steps[child].status is StepStatus.PENDING:
-                    self._end(child, StepStatus.SKIPPED, now_ms, reason=Reason.DEPENDENCY_FAILED)
-                    data = {"reason": Reason.DEPENDENCY_FAILED, "because": self.steps[because].task.id}
-                    self._unwritten.event(EventType.SUBSTEP_SKIPPED, self.steps[child], now_ms, data)
-                    stack.append(child)
-
-    def _close_question(self, step: Step, now_ms: int, answer: JsonText | None, by: str | None) -> None:
-        if step.question is not None:
-            self._unwritten.question(step.question._replace(closed_at=now_ms, answer=answer, answered_by=by))
-            step.question = None
-
-    def _charge(self, step: Step, charge: Charge) -> None:
-        if charge is not NO_CHARGE:
-            step.charge(charge)
-            self.header.charge(charge)
-
-    def _settle(self, now_ms: int) -> None:
-        """Bring the synthesis and the execution's status up to date with the counters. O(1) but for the end."""
-        if not self.tally.open and self.synthesis is not None:
-            last = self.steps[self.synthesis]
-            if last.unmet and last.status is StepStatus.PENDING:
-                last.unmet = 0
-                if self.tally[StepStatus.COMPLETED]:
-                    self._unwritten.ready.append(self.synthesis)
-                else:
-                    reason = Reason.DEPENDENCY_FAILED if self.tally.lost else Reason.CHOSEN
-                    self._end(self.synthesis, StepStatus.SKIPPED, now_ms, reason=reason)
-                    self._unwritten.event(EventType.SUBSTEP_SKIPPED, last, now_ms, {"reason": reason})
-        last_status = None if self.synthesis is None else self.steps[self.synthesis].status
-        started = self.header.started_at is not None
-        status = self.tally.status(last_status, started=started, cancelled=self.cancel_requested)
-        if status is not self.status:
-            self._enter(status, now_ms)
-
-    def _enter(self, status: ExecutionStatus, now_ms: int) -> None:
-        assert status in EXECUTION_MOVES[self.status], f"{self.id}: {self.status} -> {status}"
-        before, self.status = self.status, status
-        if status is not ExecutionStatus.RUNNING:
-            self.header.rest(now_ms)
-        if status is ExecutionStatus.RUNNING:
-            self.header.activate(now_ms)
-            if before is ExecutionStatus.WAITING:
-                self._unwritten.event(EventType.EXECUTION_RESUMED, None, now_ms)
-        elif status is ExecutionStatus.WAITING:
-            self._unwritten.event(EventType.EXECUTION_WAITING, None, now_ms)
-        else:
-            self._finish(now_ms)
-
-    def _finish(self, now_ms: int) -> None:
-        header = self.header
-        header.completed_at = now_ms
-        if self.synthesis is None:
-            header.final_result = ending.of_sinks([self.steps[position] for position in self.graph.sinks()])
-        elif (last := self.steps[self.synthesis]).status is StepStatus.COMPLETED and last.result is not None:
-            header.synthesis_result = header.final_result = values.as_text(values.decode(last.result))
-        elif last.status is StepStatus.FAILED:
-            header.error, header.error_code = f"The synthesis failed: {last.error}", "synthesis_failed"
-        if self._failures and header.error is None:
-            failed = [self.steps[position] for position in self._failures]
-            header.error, header.error_code = ending.blame(failed, self.tally.total), "sub_tasks_failed"
-        counts = {name: self.tally[StepStatus(name)] for name in ("completed", "failed", "skipped", "cancelled")}
-        self._unwritten.event(_END_EVENTS[self.status], None, now_ms, counts | {"durationMs": header.active_ms})
 
 
 def restore(stored: StoredExecution, plan: Plan) -> Execution:

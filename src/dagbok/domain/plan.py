@@ -90,6 +90,7 @@ class SubTask(_Open):
     dependencies: Annotated[list[Id], BeforeValidator(_dependencies)] = Field(default_factory=list)
     retry: Annotated[dict[str, Any], BeforeValidator(_object)] = Field(default_factory=dict)
     timeout_seconds: Seconds | None = None
+    idle_timeout_seconds: Seconds | None = None
     on_failure: Literal["fail", "skip", "default"] = "fail"
     on_timeout: Literal["fail", "skip", "default", "remind"] = "fail"
     default: Json = None

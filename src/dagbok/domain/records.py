@@ -33,7 +33,7 @@ class StepRow(NamedTuple):
     started_at: int | None  # of the latest attempt
     completed_at: int | None
     duration_ms: int | None
-    next_attempt_at: int | None  # when a back-off or a timer ends
+    next_attempt_at: int | None  # when a back-off ends (pending), or a timer (running)
     usage: JsonText | None
     cost_usd: float | None
     model: str | None
@@ -62,7 +62,7 @@ class HeaderRow(NamedTuple):
     total_cost_usd: float | None
     paused_at: int | None
     deadline_at: int | None
-    wake_at: int | None
+    wake_at: int | None  # when somebody has to look at it who does not own it now; None: nobody by itself
     updated_at: int
 
 
@@ -112,7 +112,7 @@ class Changes:
     events: Sequence[Event] = ()
     commands: Sequence[int] = ()  # ids of the commands applied by these changes
     ready: Sequence[int] = ()  # positions of steps that may start once this is committed; not stored
-    release: bool = False  # the execution leaves this owner: it ended
+    release: bool = False  # the execution leaves this owner: it ended, or has nothing to do before `header.wake_at`
 
 
 class NewStep(NamedTuple):
@@ -182,6 +182,7 @@ class StoredExecution:
     steps: Sequence[StepRow]  # in any order
     effects: Mapping[TaskId, Effect]
     questions: Sequence[QuestionRow] = ()  # open and closed
+    failures: Mapping[TaskId, int] = field(default_factory=dict)  # attempts that failed or took too long, per task
     interruptions: Mapping[TaskId, int] = field(default_factory=dict)  # attempts closed as interrupted, per task
 
 

@@ -47,9 +47,10 @@ class Reason(StrEnum):
     DEPENDENCY_FAILED = "dependency_failed"
     CHOSEN = "chosen"  #: `on_failure: skip`
     CANCELLED = "cancelled"  #: on request
+    DEADLINE = "deadline"  #: the execution's time was over
     STORE_REJECTED = "store_rejected"  #: the database refuses its rows
     HUMAN = "human"  #: waits for an answer
-    OUTCOME_UNKNOWN = "outcome_unknown"  #: an attempt of a `once` tool was cut off; did it happen?
+    OUTCOME_UNKNOWN = "outcome_unknown"  #: nobody knows what an attempt of a `once` tool did; did it happen?
 
 
 class AttemptOutcome(StrEnum):
@@ -100,7 +101,7 @@ STEP_MOVES: Final[dict[StepStatus, frozenset[StepStatus]]] = {
 EXECUTION_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
     ExecutionStatus.PENDING: frozenset(ExecutionStatus) - {ExecutionStatus.PENDING},
     ExecutionStatus.RUNNING: frozenset(ExecutionStatus) - {ExecutionStatus.PENDING, ExecutionStatus.RUNNING},
-    ExecutionStatus.WAITING: frozenset(ExecutionStatus) - {ExecutionStatus.PENDING, ExecutionStatus.WAITING},
+    ExecutionStatus.WAITING: frozenset(ExecutionStatus) - {ExecutionStatus.WAITING},  # pending: one that was paused
     ExecutionStatus.COMPLETED: frozenset(),
     ExecutionStatus.FAILED: frozenset(),
     ExecutionStatus.PARTIAL: frozenset(),

@@ -15,7 +15,7 @@ class Step:
 
     __slots__ = (
         "attempt", "completed_at", "cost_usd", "dirty", "duration_ms", "effect", "error", "error_code", "error_detail",
-        "has_references", "input", "interruptions", "model", "next_attempt_at", "progress", "question",
+        "failures", "has_references", "input", "interruptions", "model", "next_attempt_at", "progress", "question",
         "questions_asked", "reason", "result", "revision", "started_at", "status", "task", "unmet", "usage",
     )  # fmt: skip
 
@@ -44,11 +44,17 @@ class Step:
         self.model: str | None = None
         self.question: QuestionRow | None = None  # the open one
         self.questions_asked = 0
+        self.failures = 0  # attempts that failed or took too long
         self.interruptions = 0  # attempts that a crash cut off
 
     @property
     def ended(self) -> bool:
         return self.status in ENDED
+
+    @property
+    def startable(self) -> bool:
+        """Whether an attempt may begin, as far as the step itself is concerned."""
+        return self.status is StepStatus.PENDING and self.next_attempt_at is None
 
     def charge(self, charge: Charge) -> None:
         """Take what its latest attempt cost."""

@@ -29,18 +29,21 @@ class Tally:
         if status in (StepStatus.FAILED, StepStatus.CANCELLED) or reason == Reason.DEPENDENCY_FAILED:
             self.lost += 1
 
-    def status(self, synthesis: StepStatus | None, *, started: bool, cancelled: bool) -> ExecutionStatus:
+    def status(self, synthesis: StepStatus | None, *, started: bool, cancelled: bool, paused: bool) -> ExecutionStatus:
         """Return the state of the execution: the first rule that fits, as docs/architecture.md lists them.
 
         Args:
             synthesis: The state of the synthesis; None for a plan without one.
             started: Whether anything ever began.
             cancelled: Whether somebody asked for the end.
+            paused: Whether somebody asked that nothing more begins.
         """
         left = self.open or (synthesis is not None and synthesis not in ENDED)
         if cancelled and not left:
             return ExecutionStatus.CANCELLED
         if self[StepStatus.WAITING] or synthesis is StepStatus.WAITING:
+            return ExecutionStatus.WAITING
+        if left and paused and not (self[StepStatus.RUNNING] or synthesis is StepStatus.RUNNING):
             return ExecutionStatus.WAITING
         if left:
             untouched = not started and self[StepStatus.PENDING] == self.total

@@ -23,7 +23,7 @@ class Unwritten:
         self._clear()
 
     def __bool__(self) -> bool:
-        return bool(self._events or self._dirty or self._commands)
+        return bool(self._events or self._dirty or self._commands or self._questions)
 
     def touch(self, position: int, step: Step) -> None:
         """Write the step's row."""
@@ -56,8 +56,10 @@ class Unwritten:
         """Mark a command as applied."""
         self._commands.append(id)
 
-    def take(self, id: ExecutionId, epoch: Epoch, header: HeaderRow, steps: Sequence[Step], *, ended: bool) -> Changes:
-        """Return everything since the last call."""
+    def take(
+        self, id: ExecutionId, epoch: Epoch, header: HeaderRow, steps: Sequence[Step], *, hold: bool, release: bool
+    ) -> Changes:
+        """Return everything since the last call; `hold`: but for the steps that may start."""
         rows = [steps[position].row(header.updated_at) for position in self._dirty]
         for position in self._dirty:
             steps[position].dirty = False
@@ -72,8 +74,8 @@ class Unwritten:
             self._questions,
             self._events,
             self._commands,
-            self.take_ready(),
-            release=ended,
+            () if hold else self.take_ready(),
+            release=release,
         )
         self._taken_seq = self.seq
         self._clear()

@@ -20,7 +20,7 @@ from jsonschema.exceptions import ValidationError as SchemaViolation
 from pydantic import ValidationError
 from referencing import Registry
 
-from dagbok.domain import graph, refs, schemas, secrets, values
+from dagbok.domain import graph, refs, retry, schemas, secrets, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask, read_id, says_none
 from dagbok.domain.secrets import Redactor
@@ -150,6 +150,7 @@ class _Check:
             written = [at for at, item in enumerate(named) if not says_none(item)] if isinstance(named, list) else []
             parents[position] = self._links(position, task, written, referenced, positions)
             self._secrets(position, task)
+            self._retry(position, task)
             self._params(position, task)
         self._cycles(parents, dict(tasks))
         return self.problems
@@ -279,6 +280,12 @@ class _Check:
                 near = self._suggestion(name, dict.fromkeys(self.redactor.names))
                 message = f"Sub-task {task.id!r} asks for the secret {name!r}, which is not known.{near}"
                 self._add("unknown_secret", f"{message} {secrets.how_to_set(name)}", *where)
+
+    def _retry(self, position: int, task: SubTask) -> None:
+        # Not by the model: what an earlier release took, and did not look at, has to be readable for ever.
+        for path, fault in retry.faults(task.retry) if task.retry else ():
+            message = f"Sub-task {task.id!r}: `retry` cannot be used: {'/'.join(map(str, path))}: {fault}"
+            self._add("bad_value", _ended(message), "sub_tasks", position, "retry", *path)
 
     def _params(self, position: int, task: SubTask) -> None:
         if task.requires_approval:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
 
 from dagbok.domain.call import Call
 from dagbok.domain.records import Changes
@@ -41,6 +41,11 @@ class ToolSpec(Protocol):
 
     @property
     def max_concurrency(self) -> int | None: ...
+    @property
+    def retry(self) -> Mapping[str, Any] | None:
+        """What it says about retries, as the `retry` of a sub-task; None: nothing."""
+        ...
+
     @property
     def timer(self) -> bool:
         """Whether it only waits (`params["seconds"]`): the engine then keeps a due time instead of a task."""

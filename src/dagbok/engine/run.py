@@ -13,27 +13,46 @@ from dagbok.engine.runner import Attempt
 class Run:
     """One execution in memory: its bodies, timers, the commit under way, and those who wait for it."""
 
-    __slots__ = ("append", "attempts", "execution", "launches", "progress", "queued", "settled", "timers")
+    __slots__ = (
+        "append",
+        "attempts",
+        "due_at",
+        "execution",
+        "launches",
+        "parking",
+        "progress",
+        "queued",
+        "settled",
+        "timer",
+    )
 
     def __init__(self, execution: Execution) -> None:
         self.execution = execution
         self.append: asyncio.Future[None] | None = None  # the commit under way
         self.attempts: dict[int, Attempt] = {}  # by position: bodies that run, or wait for their start to be durable
         self.launches: list[Attempt] = []  # those that wait, not yet handed to the journal
-        self.timers: dict[int, Timer] = {}  # by position: `wait` steps
+        self.timer: Timer | None = None  # rings at `due_at`, or before
+        self.due_at: int | None = None  # when something of it is due
+        self.parking = False  # the commit under way releases it
         self.queued = 0  # steps that wait for a slot
         self.progress: dict[int, tuple[str, float | None] | None] = {}  # the latest report that waits for its turn
         self.settled: asyncio.Future[None] | None = None  # for those who wait until it ended or needs a person
 
     @property
     def idle(self) -> bool:
-        """Nothing of it goes on, and all of it is durable."""
-        busy = self.attempts or self.timers or self.queued or self.append is not None
+        """Nothing of it goes on before it is due, and all of it is durable."""
+        busy = self.attempts or self.queued or self.append is not None
         return not busy and not self.execution.changed
 
     @property
     def waits_for_a_person(self) -> bool:
         return self.idle and self.execution.status is ExecutionStatus.WAITING
+
+    def disarm(self) -> None:
+        """Let nothing ring."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = self.due_at = None
 
     def settle(self, error: BaseException | None) -> None:
         """Tell those who wait."""

@@ -40,6 +40,8 @@ class Outcome:
     detail: str | None = None
     kind: str = AttemptOutcome.FAILED.value  # or TIMEOUT
     charge: Charge = NO_CHARGE
+    retry_after_s: float | None = None  # what the other side asked for
+    unknown: bool = False  # nobody can say whether the attempt took effect
 
 
 class Attempt:

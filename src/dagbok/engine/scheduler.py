@@ -5,6 +5,9 @@ journal (one append per execution under way, so everything that happens meanwhil
 is durable, the steps it made ready may start. The body of a `once` tool starts after its own start is durable, all
 others at once, so that start and end of a quick step share a commit.
 
+Waiting costs a row and no memory: an execution that has nothing to do for a while is released (`on_parked`), and taken
+over again when it is due or somebody asks something of it.
+
 Not safe to call from other threads.
 """
 
@@ -20,8 +23,9 @@ from dagbok.domain import commands, secrets, values
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import ExecutionId
-from dagbok.domain.plan import HUMAN
+from dagbok.domain.plan import HUMAN, SubTask
 from dagbok.domain.records import Changes, Command
+from dagbok.domain.retry import Policy, readable
 from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
 from dagbok.engine import prepare
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools, ToolSpec
@@ -32,6 +36,10 @@ from dagbok.errors import Conflict, DagbokError, Fenced, NotFound, OutcomeUnknow
 
 log = logging.getLogger("dagbok.engine")
 
+#: An execution that has nothing to do for longer than this leaves the memory.
+PARK_AFTER_S = 5.0
+#: No timer sleeps longer: the wall clock may be set forward meanwhile, and timers of a loop do not follow it.
+LONGEST_NAP_S = 30.0
 #: A step's progress is kept at most this often.
 PROGRESS_INTERVAL_S = 0.25
 #: How long closing waits for commits under way (a database may be away), and for bodies to heed their cancellation.
@@ -52,8 +60,10 @@ class Scheduler:
         max_concurrency: int,
         max_result_bytes: int,
         secrets: Secrets = NO_SECRETS,
+        retry: Policy | None = None,
     ) -> None:
         self.clock = clock
+        self._retry = retry or Policy()
         self._journal = journal
         self._tools = tools
         self._slots: Slots[Run] = Slots(max_concurrency)
@@ -68,7 +78,12 @@ class Scheduler:
         self._context = contextvars.copy_context()
         self._listeners: list[Listener] = []
         self._orphans: set[asyncio.Task[None]] = set()  # bodies that ended for us, but not yet for Python
-        self._waiters: dict[ExecutionId, asyncio.Future[None]] = {}  # of executions between rejection and rescue
+        self._waiters: dict[ExecutionId, asyncio.Future[None]] = {}  # of executions that are not in memory now
+        #: Executions that left the memory and come back by themselves.
+        self.parked: set[ExecutionId] = set()
+        #: Called when an execution was released, with the time when it is due (None: by itself never); expected to
+        #: `take_over` it then. Without it every execution stays in memory.
+        self.on_parked: Callable[[int | None], None] | None = None
         #: Called when the database refuses an execution's rows; expected to end it by `take_over` or to `give_up`.
         self.on_rejected: Callable[[ExecutionId, StoreRejected], None] | None = None
 
@@ -78,25 +93,24 @@ class Scheduler:
         """Own a new execution whose submission is durable. After `close` it is left to the next start."""
         if not self._closing:
             run = self._own(execution)
+            self._arm(run)
             self._enqueue(run, execution.take_ready())
             self._turn_soon()
 
-    def take_over(self, execution: Execution) -> None:
-        """Own an execution that an earlier owner left: close its open attempts and go on."""
+    def take_over(self, execution: Execution, command: Command | None = None) -> None:
+        """Own an execution that an earlier owner left: close its open attempts, apply the `command`, and go on."""
         if self._closing:
             return
         run = self._own(execution)
         run.settled = self._waiters.pop(execution.id, None)
-        now_ms = self.clock.now_ms()
-        for position in execution.take_over(now_ms):
-            due_at = execution.steps[position].next_attempt_at or now_ms
-            self._set_timer(run, position, due_at - now_ms)
-        if execution.changed:
-            self._changed(run)  # its ready steps start once the closed attempts are durable
-        else:
+        self.parked.discard(execution.id)
+        execution.take_over(self.clock.now_ms())
+        self._ring(run)  # before anything begins: its deadline may have passed
+        if command is not None:
+            self.apply(command)
+        if not execution.changed:  # otherwise its ready steps start once the closed attempts are durable
             self._enqueue(run, execution.take_ready())
             self._check(run)
-            self._turn_soon()
 
     def _own(self, execution: Execution) -> Run:
         assert execution.id not in self._runs, f"{execution.id} runs here already"
@@ -127,13 +141,17 @@ class Scheduler:
             if run.settled is None:
                 run.settled = asyncio.get_running_loop().create_future()
             await asyncio.shield(run.settled)
-        elif id in self._waiters:
-            await asyncio.shield(self._waiters[id])
+        elif id in self._waiters or id in self.parked:
+            waiting = self._waiters.setdefault(id, asyncio.get_running_loop().create_future())
+            await asyncio.shield(waiting)
         elif self._closing:
             raise _stopped(id)
 
-    def apply(self, command: Command) -> None:
+    def apply(self, command: Command) -> bool:
         """Apply a command to an execution in memory; see `commands.apply`.
+
+        Returns:
+            Whether that was done: one that is leaving the memory takes no command any more.
 
         Raises:
             NotFound: The execution is not in memory.
@@ -141,10 +159,13 @@ class Scheduler:
         run = self._runs.get(command.execution_id)
         if run is None:
             raise NotFound(f"Execution {command.execution_id} is not run here.", execution_id=command.execution_id)
+        if run.parking:
+            return False
         commands.apply(run.execution, command, self.clock.now_ms())
         if run.execution.ended:
             self._drop(run)
         self._changed(run)
+        return True
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -173,8 +194,11 @@ class Scheduler:
         """Begin an attempt, ask a person, set a timer, park the step, or fail it: whatever its turn brings."""
         execution = run.execution
         step = execution.steps[position]
-        if step.status is not StepStatus.PENDING or execution.ended or self._closing:
+        if not step.startable or execution.ended or self._closing:
             return  # cancelled or skipped while it stood in the queue
+        if execution.paused:
+            execution.hold(position)
+            return
         try:
             tool = self._tools.get(step.task.tool)
             if tool is None and step.task.tool != HUMAN:
@@ -190,7 +214,9 @@ class Scheduler:
             if tool is None:
                 self._ask(run, position, prepare.question(resolved.params))
             elif tool.timer:
-                self._begin_timer(run, position, prepare.seconds(resolved.params), resolved)
+                now_ms = self.clock.now_ms()
+                due_at = now_ms + int(prepare.seconds(resolved.params) * 1000)
+                execution.begin(position, now_ms, input=resolved.input, due_at=due_at)
             else:
                 self._begin(run, position, tool, resolved)
         except DagbokError as exc:
@@ -245,26 +271,29 @@ class Scheduler:
 
     def _ask(self, run: Run, position: int, question: prepare.Question) -> None:
         run.execution.ask(
-            position, "human", question.prompt, self.clock.now_ms(),
-            answer_schema=question.schema, assignee=question.assignee,
-        )  # fmt: skip
+            position, question.prompt, self.clock.now_ms(), answer_schema=question.schema, assignee=question.assignee
+        )
 
-    def _begin_timer(self, run: Run, position: int, seconds: float, resolved: prepare.Resolved) -> None:
-        now_ms = self.clock.now_ms()
-        delay_ms = int(seconds * 1000)
-        run.execution.begin(position, now_ms, input=resolved.input, due_at=now_ms + delay_ms)
-        self._set_timer(run, position, delay_ms)
+    # -- what is due ------------------------------------------------------------------------------------------------
 
-    def _set_timer(self, run: Run, position: int, delay_ms: int) -> None:
-        def ring() -> None:
-            del run.timers[position]
-            step = run.execution.steps[position]
-            waited_ms = (step.next_attempt_at or 0) - (step.started_at or 0)
-            result = values.encode({"waited_seconds": waited_ms / 1000})
-            run.execution.complete(position, result, self.clock.now_ms())
-            self._changed(run)
+    def _arm(self, run: Run) -> None:
+        """Let the timer of an execution ring when something of it is due. O(1) where that has not changed."""
+        due_at = run.execution.next_due_at
+        if due_at == run.due_at or self._closing:
+            return
+        run.disarm()
+        if due_at is not None:
+            delay_s = max(0.0, (due_at - self.clock.now_ms()) / 1000)
+            run.due_at = due_at
+            run.timer = self.clock.call_later(min(delay_s, LONGEST_NAP_S), lambda: self._ring(run))
 
-        run.timers[position] = self.clock.call_later(max(0.0, delay_ms / 1000), ring)
+    def _ring(self, run: Run) -> None:
+        run.disarm()
+        again = run.execution.ring(self.clock.now_ms())
+        if run.execution.ended:
+            self._drop(run)
+        self._enqueue(run, again)
+        self._changed(run)
 
     # -- hearing ----------------------------------------------------------------------------------------------------
 
@@ -277,13 +306,18 @@ class Scheduler:
             else:
                 execution.fail(
                     position, outcome.code, outcome.message, now_ms, outcome.charge,
-                    detail=outcome.detail, outcome=outcome.kind,
+                    detail=outcome.detail, outcome=outcome.kind, unknown=outcome.unknown,
+                    retry=self._retry_of(execution.steps[position].task, attempt.tool),
+                    retry_after_s=outcome.retry_after_s,
                 )  # fmt: skip
         except Exception as exc:
             log.exception("execution %s: the outcome of step %s cannot be taken", execution.id, attempt.call.task_id)
             self._lose(run, Stalled(f"Execution {execution.id} cannot go on: {exc!r}", execution_id=execution.id))
             return
         self._changed(run)
+
+    def _retry_of(self, task: SubTask, tool: ToolSpec) -> Policy:
+        return self._retry.over(tool.retry).over(readable(task.retry))
 
     def _free(self, run: Run, position: int, attempt: Attempt) -> None:
         del run.attempts[position]
@@ -314,6 +348,7 @@ class Scheduler:
 
     def _changed(self, run: Run) -> None:
         self._dirty[run] = None
+        self._arm(run)
         self._turn_soon()
 
     def _turn_soon(self) -> None:
@@ -337,8 +372,10 @@ class Scheduler:
                 self._append(run)
 
     def _append(self, run: Run) -> None:
-        changes = run.execution.take_changes(self.clock.now_ms())
         launches, run.launches = run.launches, []
+        self._write(run, run.execution.take_changes(self.clock.now_ms()), launches)
+
+    def _write(self, run: Run, changes: Changes, launches: list[Attempt]) -> None:
         run.append = self._journal.append(changes)
         run.append.add_done_callback(lambda done: self._appended(run, changes, launches, done))
 
@@ -354,9 +391,8 @@ class Scheduler:
             for attempt in launches:
                 attempt.start()
         self.tell(run.execution, changes)
-        if changes.release:
-            del self._runs[changes.execution_id]
-            run.settle(None)
+        if changes.release and run.idle:
+            self._leave(run, changes.header.wake_at)
         else:
             self._enqueue(run, changes.ready)
             if run.execution.changed:
@@ -374,14 +410,39 @@ class Scheduler:
                 log.exception("a listener failed; execution %s goes on", changes.execution_id)
 
     def _check(self, run: Run) -> None:
-        """Wake those who wait, if all depends on a person now; give up if nothing runs and nothing is decided."""
+        """Of an execution with nothing that runs: wake those who wait for a person's turn, and release it for a while.
+
+        One that nothing ever brings back, and that is not decided, is given up.
+        """
         if not run.idle or self._closing:
             return
-        if run.execution.status is ExecutionStatus.WAITING:
+        execution, due_at = run.execution, run.execution.next_due_at
+        if execution.status is ExecutionStatus.WAITING:
             run.settle(None)
+        elif due_at is None:
+            id = execution.id
+            self._lose(run, Stalled(f"Execution {id} has nothing that runs and is not decided.", execution_id=id))
             return
-        id = run.execution.id
-        self._lose(run, Stalled(f"Execution {id} has nothing that runs and is not decided.", execution_id=id))
+        now_ms = self.clock.now_ms()
+        if self.on_parked is not None and (due_at is None or due_at - now_ms > PARK_AFTER_S * 1000):
+            run.parking = True
+            run.disarm()
+            self._write(run, execution.release(now_ms), [])
+
+    def _leave(self, run: Run, wake_at: int | None) -> None:
+        """Forget an execution that is released, durably."""
+        execution = run.execution
+        del self._runs[execution.id]
+        self._dirty.pop(run, None)
+        run.disarm()
+        if execution.ended or execution.status is ExecutionStatus.WAITING:
+            run.settle(None)
+        else:
+            self.parked.add(execution.id)
+            if run.settled is not None:
+                self._waiters[execution.id] = run.settled
+        if not execution.ended and self.on_parked is not None:
+            self.on_parked(wake_at)
 
     # -- losing and closing -----------------------------------------------------------------------------------------
 
@@ -413,9 +474,7 @@ class Scheduler:
         for position, attempt in list(run.attempts.items()):
             attempt.drop()
             self._free(run, position, attempt)
-        for timer in run.timers.values():
-            timer.cancel()
-        run.timers.clear()
+        run.disarm()
         run.launches.clear()
 
     async def close(self, grace_s: float) -> None:
@@ -425,8 +484,7 @@ class Scheduler:
         """
         self._closing = True
         for run in self._runs.values():
-            for timer in run.timers.values():
-                timer.cancel()
+            run.disarm()
         bodies = [a.task for run in self._runs.values() for a in run.attempts.values() if a.task is not None]
         if bodies:
             await asyncio.wait(bodies, timeout=grace_s)

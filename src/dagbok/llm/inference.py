@@ -6,7 +6,7 @@ Both say what they cost: requests and tokens, US dollars where the price is know
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dagbok.domain.call import Call, Reply
@@ -34,6 +34,7 @@ class _ModelTool:
     effect: Effect = Effect.IDEMPOTENT  # asking again costs money, but changes nothing
     max_concurrency: int | None = None
     timer: bool = False
+    retry: Mapping[str, Any] | None = None
     _prompt: Callable[[Call, int], Prompt]
 
     def __init__(self, models: Models) -> None:

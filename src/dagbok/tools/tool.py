@@ -58,6 +58,7 @@ class Options:
     max_concurrency: int | None = None
     aliases: tuple[str, ...] = ()
     timer: bool = False
+    retry: Mapping[str, Any] | None = None
 
 
 class Spec(Protocol):
@@ -149,6 +150,11 @@ class Tool:
     def aliases(self) -> tuple[str, ...]:
         """Other names a plan may use."""
         return self.options.aliases
+
+    @property
+    def retry(self) -> Mapping[str, Any] | None:
+        """What it says about retries, as the `retry` of a sub-task; None: nothing."""
+        return self.options.retry
 
     @property
     def timer(self) -> bool:

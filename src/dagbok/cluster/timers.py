@@ -1,0 +1,106 @@
+"""Brings back the executions that belong to nobody until they are due: one timer for all of them, however many wait.
+
+The database knows who is due (`wake_at`); the timer is set for the earliest. It never sleeps long, because the wall
+clock may be set forward meanwhile, and a timer of a loop does not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from dagbok.domain.ids import ExecutionId
+from dagbok.engine.ports import Clock, Timer
+from dagbok.errors import StoreError
+
+log = logging.getLogger("dagbok.cluster")
+
+LONGEST_NAP_S: Final = 30.0
+#: Before the database, which was away, is asked again.
+RETRY_S: Final = 1.0
+#: Taken over at a time.
+BATCH: Final = 100
+
+
+class Due(Protocol):
+    """The part of the reader that knows what is due. Synchronous; called from threads."""
+
+    def due(self, now_ms: int, *, limit: int) -> Sequence[ExecutionId]:
+        """Return executions that belong to nobody and are due."""
+        ...
+
+    def next_wake_at(self) -> int | None:
+        """Return when the next one is due."""
+        ...
+
+
+class Timers:
+    """Rings for parked executions. For one event loop."""
+
+    def __init__(
+        self, due: Due, clock: Clock, take_over: Callable[[Iterable[ExecutionId]], Awaitable[Sequence[ExecutionId]]]
+    ) -> None:
+        self._due = due
+        self._clock = clock
+        self._take_over = take_over
+        self._timer: Timer | None = None
+        self._wake_at: int | None = None  # what the timer is set for
+        self._ringing: asyncio.Task[None] | None = None
+        self._rung_again = False  # while it was ringing already
+        self._closed = False
+
+    def note(self, wake_at: int | None) -> None:
+        """Take in that an execution was parked; None: nothing of it is ever due."""
+        if wake_at is not None and (self._wake_at is None or wake_at < self._wake_at):
+            self._set(wake_at)
+
+    def start(self) -> None:
+        """Find out what is due, and go on from there."""
+        self._ring()
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Ring no more; return what is still under way, which ends soon."""
+        self._closed = True
+        self._unset()
+        return [] if self._ringing is None else [self._ringing]
+
+    def _set(self, wake_at: int) -> None:
+        self._unset()
+        self._wake_at = wake_at
+        delay_s = max(0.0, (wake_at - self._clock.now_ms()) / 1000)
+        self._timer = self._clock.call_later(min(delay_s, LONGEST_NAP_S), self._ring)
+
+    def _unset(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._wake_at = None
+
+    def _ring(self) -> None:
+        self._unset()
+        if self._closed:
+            return
+        if self._ringing is not None and not self._ringing.done():
+            self._rung_again = True
+            return
+        self._ringing = asyncio.get_running_loop().create_task(self._wake())
+
+    async def _wake(self) -> None:
+        self._rung_again = False
+        try:
+            while not self._closed and (due := await self._find_due()):
+                if not await self._take_over(due):
+                    break  # none can be run here
+            next_at = await asyncio.to_thread(self._due.next_wake_at)
+        except StoreError as exc:
+            log.debug("what is due cannot be read: %s", exc)
+            next_at = self._clock.now_ms() + round(RETRY_S * 1000)
+        except Exception:
+            log.exception("what is due cannot be taken over; it is tried again")
+            next_at = self._clock.now_ms() + round(RETRY_S * 1000)
+        if not self._closed:
+            self.note(self._clock.now_ms() if self._rung_again else next_at)
+
+    async def _find_due(self) -> Sequence[ExecutionId]:
+        return await asyncio.to_thread(self._due.due, self._clock.now_ms(), limit=BATCH)

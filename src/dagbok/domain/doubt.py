@@ -1,0 +1,41 @@
+"""*Did it happen?*: the question about an attempt of a `once` tool of which nobody knows what it has done.
+
+A person who looks where the tool would have acted can tell. What the attempt brings after all, too late to count, is
+laid beside the question.
+"""
+
+from __future__ import annotations
+
+from dagbok.domain import values
+from dagbok.domain.records import QuestionRow
+from dagbok.domain.step import Step
+from dagbok.domain.values import Json, JsonText
+
+KIND = "did_it_happen"
+#: A larger late result is told, and not kept.
+MAX_LATE_BYTES = 2**20
+
+
+def question(step: Step, why: str, asked_at: int) -> QuestionRow:
+    """Return the question about the latest attempt of `step`; `why` it is asked is a sentence."""
+    prompt = (
+        f"Sub-task {step.task.id!r} ({step.task.tool}) must not be repeated blindly, and nobody knows what attempt "
+        f"{step.attempt} has done: {why} Did it happen?"
+    )
+    params = step.task.tool_or_prompt.params if step.input is None else values.decode(step.input)
+    shown = values.encode({"params": params, "description": step.task.description, "attempt": step.attempt})
+    return QuestionRow(
+        step.task.id, step.questions_asked + 1, KIND, prompt, None, None, shown, asked_at, None, None, None, None
+    )  # fmt: skip
+
+
+def with_late(asked: QuestionRow, late: Json) -> QuestionRow:
+    """Return the question with what came late beside it: {"result"} or {"error", "errorCode"}."""
+    shown = values.decode(asked.shown) if asked.shown else {}
+    return asked._replace(shown=values.encode({**shown, "late": late}))
+
+
+def late_result(asked: QuestionRow) -> JsonText | None:
+    """Return the result that came late, if one did."""
+    late = values.decode(asked.shown).get("late", {}) if asked.shown else {}
+    return values.encode(late["result"]) if "result" in late else None

@@ -1,0 +1,237 @@
+"""What follows from each move of a step: counters, dependents, the synthesis, the state of the execution, its end.
+
+The part of the aggregate (`dagbok.domain.execution`) that its operations share. Each event costs O(its out-degree): a
+counter of unmet dependencies per sub-step, a counter per status, and no scan over all steps. What changed since the
+last commit waits here until `take_changes`; a step becomes startable only by the commit of the changes that made it
+ready (`Changes.ready`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from dagbok.domain import ending, graph, submission, values
+from dagbok.domain.agenda import Agenda
+from dagbok.domain.call import NO_CHARGE, Charge
+from dagbok.domain.events import EventType
+from dagbok.domain.header import Header
+from dagbok.domain.ids import Epoch, ExecutionId
+from dagbok.domain.plan import Plan, SubTask
+from dagbok.domain.records import Changes
+from dagbok.domain.states import (
+    EXECUTION_ENDED,
+    EXECUTION_MOVES,
+    STEP_MOVES,
+    Effect,
+    ExecutionStatus,
+    Reason,
+    StepStatus,
+)
+from dagbok.domain.step import Step
+from dagbok.domain.tally import Tally
+from dagbok.domain.unwritten import Unwritten
+from dagbok.domain.values import JsonText
+
+_END_EVENTS: Final = {
+    ExecutionStatus.COMPLETED: EventType.EXECUTION_COMPLETED,
+    ExecutionStatus.PARTIAL: EventType.EXECUTION_PARTIAL,
+    ExecutionStatus.FAILED: EventType.EXECUTION_FAILED,
+    ExecutionStatus.CANCELLED: EventType.EXECUTION_CANCELLED,
+}
+
+
+class Flow:
+    """The steps of one execution, and what it knows of itself. Its methods are for `Execution` alone."""
+
+    def __init__(self, id: ExecutionId, plan: Plan, *, epoch: Epoch, effect_of: Callable[[SubTask], Effect]) -> None:
+        tasks = plan.sub_tasks
+        parents = submission.parents(tasks)
+        self.id = id
+        self.plan = plan
+        self.epoch = epoch
+        self.graph = graph.build(parents)
+        self.steps = [Step(task, effect_of(task), len(parents[position])) for position, task in enumerate(tasks)]
+        self.synthesis: int | None = None
+        if (last := submission.synthesis_task(plan)) is not None:
+            self.synthesis = len(tasks)
+            self.steps.append(Step(last, Effect.IDEMPOTENT, len(tasks)))
+        self.index = {step.task.id: position for position, step in enumerate(self.steps)}
+        self.status = ExecutionStatus.PENDING
+        self.cancel_requested = False
+        self.header = Header()
+        self.tally = Tally(len(tasks))
+        self.agenda = Agenda(self.steps)
+        self._failures: list[int] = []
+        self._unwritten = Unwritten(seq=1)  # execution.created is written with the submission
+        self._unwritten.ready = [position for position, above in enumerate(parents) if not above]
+
+    @property
+    def ended(self) -> bool:
+        return self.status in EXECUTION_ENDED
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing more begins until somebody resumes it."""
+        return self.header.paused_at is not None
+
+    @property
+    def next_due_at(self) -> int | None:
+        """When `ring` has something to do: a timer or a back-off ends, or the deadline is reached."""
+        due_at, deadline_at = self.agenda.next_at, self.header.deadline_at
+        if deadline_at is None or self.ended:
+            return due_at
+        return deadline_at if due_at is None else min(due_at, deadline_at)
+
+    @property
+    def running(self) -> Iterator[int]:
+        """The positions with an open attempt. Scans: for cancelling and taking over, not for each event."""
+        return (position for position, step in enumerate(self.steps) if step.status is StepStatus.RUNNING)
+
+    def count(self, status: StepStatus) -> int:
+        """Return how many sub-tasks (the synthesis is none) are in `status`."""
+        return self.tally[status]
+
+    @property
+    def changed(self) -> bool:
+        return bool(self._unwritten)
+
+    def take_changes(self, now_ms: int, *, release: bool = False) -> Changes:
+        """Return everything since the last call, for one commit; with `release` nobody owns the execution after it."""
+        header = self.header.row(self.status, self.tally, now_ms)
+        release = release or self.ended
+        return self._unwritten.take(self.id, self.epoch, header, self.steps, hold=self.paused, release=release)
+
+    def release(self, now_ms: int) -> Changes:
+        """Return the changes after which nobody owns the execution until there is something to do."""
+        pending = bool(self._unwritten.ready) and not self.paused
+        busy = pending or any(self.steps[position].next_attempt_at is None for position in self.running)
+        self.header.wake_at = None if self.ended else now_ms if busy else self.next_due_at
+        return self.take_changes(now_ms, release=True)
+
+    def take_ready(self) -> list[int]:
+        """Return the steps that were ready when a submission was committed or a stored execution read."""
+        return [] if self.paused else self._unwritten.take_ready()
+
+    def applied(self, command_id: int) -> None:
+        """Let the next commit mark a command as applied."""
+        self._unwritten.command(command_id)
+
+    def _start(self, now_ms: int) -> None:
+        if self.header.started_at is None:
+            self.header.started_at = now_ms
+            self._unwritten.event(EventType.EXECUTION_STARTED, None, now_ms)
+
+    def _move(self, position: int, status: StepStatus) -> None:
+        step = self.steps[position]
+        assert status in STEP_MOVES[step.status], f"{self.id} {step.task.id}: {step.status} -> {status}"
+        if position != self.synthesis:
+            self.tally.move(step.status, status)
+        step.status = status
+        self._unwritten.touch(position, step)
+
+    def _end(self, position: int, status: StepStatus, now_ms: int, *, reason: Reason | None = None) -> None:
+        self._move(position, status)
+        step = self.steps[position]
+        step.reason = reason
+        step.completed_at = now_ms
+        step.next_attempt_at = None
+        if step.started_at is not None:
+            step.duration_ms = max(0, now_ms - step.started_at)
+        if position != self.synthesis:
+            self.tally.end(status, reason)
+
+    def _recount(self, position: int, step: Step) -> None:
+        self.tally.move(StepStatus.PENDING, step.status)
+        if not step.ended:
+            return
+        self.tally.end(step.status, step.reason)
+        if step.status is StepStatus.FAILED:
+            self._failures.append(position)
+        if step.status is StepStatus.COMPLETED or step.reason == Reason.CHOSEN:
+            for child in self.graph.children[position]:
+                self.steps[child].unmet -= 1
+
+    def _release_children(self, position: int) -> None:
+        if position == self.synthesis:
+            return
+        for child in self.graph.children[position]:
+            step = self.steps[child]
+            step.unmet -= 1
+            if not step.unmet and step.status is StepStatus.PENDING:
+                self._unwritten.ready.append(child)
+
+    def _skip_descendants(self, position: int, now_ms: int) -> None:
+        if position == self.synthesis:
+            return
+        stack = [position]
+        while stack:
+            because = stack.pop()
+            for child in self.graph.children[because]:
+                if self.steps[child].status is StepStatus.PENDING:
+                    self._end(child, StepStatus.SKIPPED, now_ms, reason=Reason.DEPENDENCY_FAILED)
+                    data = {"reason": Reason.DEPENDENCY_FAILED, "because": self.steps[because].task.id}
+                    self._unwritten.event(EventType.SUBSTEP_SKIPPED, self.steps[child], now_ms, data)
+                    stack.append(child)
+
+    def _close_question(self, step: Step, now_ms: int, answer: JsonText | None, by: str | None) -> None:
+        if step.question is not None:
+            self._unwritten.question(step.question._replace(closed_at=now_ms, answer=answer, answered_by=by))
+            step.question = None
+
+    def _charge(self, step: Step, charge: Charge) -> None:
+        if charge is not NO_CHARGE:
+            step.charge(charge)
+            self.header.charge(charge)
+
+    def _settle(self, now_ms: int, *, resumed: bool = False) -> None:
+        """Bring the synthesis and the execution's status up to date with the counters. O(1) but for the end.
+
+        `resumed`: the diary says already that the execution goes on.
+        """
+        if not self.tally.open and self.synthesis is not None:
+            last = self.steps[self.synthesis]
+            if last.unmet and last.status is StepStatus.PENDING:
+                last.unmet = 0
+                if self.tally[StepStatus.COMPLETED]:
+                    self._unwritten.ready.append(self.synthesis)
+                else:
+                    reason = Reason.DEPENDENCY_FAILED if self.tally.lost else Reason.CHOSEN
+                    self._end(self.synthesis, StepStatus.SKIPPED, now_ms, reason=reason)
+                    self._unwritten.event(EventType.SUBSTEP_SKIPPED, last, now_ms, {"reason": reason})
+        last_status = None if self.synthesis is None else self.steps[self.synthesis].status
+        started = self.header.started_at is not None
+        status = self.tally.status(last_status, started=started, cancelled=self.cancel_requested, paused=self.paused)
+        if status is not self.status:
+            self._enter(status, now_ms, resumed=resumed)
+
+    def _enter(self, status: ExecutionStatus, now_ms: int, *, resumed: bool) -> None:
+        assert status in EXECUTION_MOVES[self.status], f"{self.id}: {self.status} -> {status}"
+        before, self.status = self.status, status
+        if status is not ExecutionStatus.RUNNING:
+            self.header.rest(now_ms)
+        if status is ExecutionStatus.RUNNING:
+            self.header.activate(now_ms)
+            if before is ExecutionStatus.WAITING and not resumed:
+                self._unwritten.event(EventType.EXECUTION_RESUMED, None, now_ms)
+        elif status is ExecutionStatus.WAITING:
+            why = "human" if self.tally[StepStatus.WAITING] else "paused"  # the synthesis never asks
+            self._unwritten.event(EventType.EXECUTION_WAITING, None, now_ms, {"reason": why})
+        elif status is not ExecutionStatus.PENDING:
+            self._finish(now_ms)
+
+    def _finish(self, now_ms: int) -> None:
+        header = self.header
+        header.completed_at = now_ms
+        header.wake_at = header.paused_at = None
+        if self.synthesis is None:
+            header.final_result = ending.of_sinks([self.steps[position] for position in self.graph.sinks()])
+        elif (last := self.steps[self.synthesis]).status is StepStatus.COMPLETED and last.result is not None:
+            header.synthesis_result = header.final_result = values.as_text(values.decode(last.result))
+        elif last.status is StepStatus.FAILED:
+            header.error, header.error_code = f"The synthesis failed: {last.error}", "synthesis_failed"
+        if self._failures and header.error is None:
+            failed = [self.steps[position] for position in self._failures]
+            header.error, header.error_code = ending.blame(failed, self.tally.total), "sub_tasks_failed"
+        counts = {name: self.tally[StepStatus(name)] for name in ("completed", "failed", "skipped", "cancelled")}
+        self._unwritten.event(_END_EVENTS[self.status], None, now_ms, counts | {"durationMs": header.active_ms})
