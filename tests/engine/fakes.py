@@ -189,6 +189,12 @@ class Bench:
         self.scheduler.add(made_execution)
         return made_execution
 
+    def add_with_deadline(self, made: Plan, seconds: float) -> Execution:
+        made_execution = execution(made, self.tools)
+        made_execution.header.deadline_at = self.clock.now_ms() + round(seconds * 1000)
+        self.scheduler.add(made_execution)
+        return made_execution
+
     async def finish(self, *executions: Execution) -> None:
         await self.clock.run(asyncio.ensure_future(self._ends(executions)))
 

@@ -1,0 +1,309 @@
+"""Which errors are tried again, how often and when: `dagbok.domain.retry`, and what the aggregate makes of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagbok.domain import retry, values
+from dagbok.domain.retry import NEVER, NO_RETRY, PASSING, Policy
+from dagbok.domain.values import JsonText
+from dagbok.errors import Conflict, Misconfigured
+from domain.executions import Played, plan_of
+
+STEADY = Policy(jitter=0.0)
+
+
+# -- the policy -----------------------------------------------------------------------------------------------------
+
+
+def test_the_default_tries_again_what_passes_by_itself_and_nothing_else() -> None:
+    for code in PASSING:
+        assert Policy().allows(code, 1)
+        assert Policy().allows(code, 2)
+        assert not Policy().allows(code, 3)
+    for code in ("tool_error", "server_error", "not_found", *NEVER):
+        assert not Policy().allows(code, 1)
+
+
+def test_whoever_asks_for_attempts_means_every_error_that_trying_again_may_mend() -> None:
+    asked = Policy().over({"max_attempts": 5})
+    assert asked.allows("tool_error", 4)
+    assert not asked.allows("tool_error", 5)
+    for code in NEVER:
+        assert not asked.allows(code, 1)
+
+
+def test_codes_that_are_named_are_the_only_ones() -> None:
+    asked = Policy().over({"max_attempts": 5, "retry_on": ["tool_error"]})
+    assert asked.allows("tool_error", 1)
+    assert not asked.allows("timeout", 1)
+
+
+def test_what_a_layer_does_not_say_is_what_the_layer_below_says() -> None:
+    tool = Policy().over({"max_attempts": 7, "backoff_seconds": 3})
+    both = tool.over({"factor": 4, "unknown": "kept"})
+    assert (both.max_attempts, both.backoff_seconds, both.factor, both.retry_on) == (7, 3, 4, None)
+    assert both.over({}) is both
+    assert both.over(None) is both
+
+
+def test_pauses_grow_by_the_factor_up_to_their_limit() -> None:
+    policy = Policy(backoff_seconds=1.5, factor=3, max_backoff_seconds=20, jitter=0)
+    assert [policy.delay_ms(failures, "k") for failures in range(1, 6)] == [1500, 4500, 13_500, 20_000, 20_000]
+
+
+def test_the_longest_policy_there_is_still_has_a_pause() -> None:
+    longest = Policy(100, retry.MAX_BACKOFF_S, 100, retry.MAX_BACKOFF_S, 1.0)
+    assert 0 <= longest.delay_ms(100, "k") <= retry.MAX_BACKOFF_S * 1000
+
+
+@given(st.text(), st.floats(0, 1), st.integers(1, 20))
+def test_jitter_leaves_out_at_most_its_part_and_is_the_same_for_the_same_attempt(
+    key: str, jitter: float, failures: int
+) -> None:
+    policy = Policy(jitter=jitter)
+    whole = Policy(jitter=0).delay_ms(failures, key)
+    delay_ms = policy.delay_ms(failures, key)
+    assert math.floor(whole * (1 - jitter)) <= delay_ms <= whole
+    assert delay_ms == policy.delay_ms(failures, key)
+
+
+def test_attempts_that_failed_together_do_not_come_back_together() -> None:
+    assert len({Policy().delay_ms(1, f"dag-exec_{number}:1:1") for number in range(100)}) > 50
+
+
+def test_nobody_comes_back_before_they_were_told_to() -> None:
+    assert STEADY.delay_ms(1, "k", 30.0) == 30_000
+    assert STEADY.delay_ms(1, "k", 0.2) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"max_attempts": 10**9}, ("max_attempts",)),
+        ({"max_attempts": 0}, ("max_attempts",)),
+        ({"backoff_seconds": -1}, ("backoff_seconds",)),
+        ({"backoff_seconds": math.nan}, ("backoff_seconds",)),
+        ({"max_backoff_seconds": 10**9}, ("max_backoff_seconds",)),
+        ({"factor": 0.5}, ("factor",)),
+        ({"jitter": 1.5}, ("jitter",)),
+        ({"retry_on": "timeout"}, ("retry_on",)),
+        ({"retry_on": ["timeout", 3]}, ("retry_on", 1)),
+        ({"retry_on": ["timeout", "invalid_input"]}, ("retry_on", 1)),
+        ({"retry_on": ["outcome_unknown"]}, ("retry_on", 0)),
+    ],
+)
+def test_what_cannot_be_used_is_named_by_its_place(given: dict[str, Any], place: tuple[str | int, ...]) -> None:
+    assert [path for path, _ in retry.faults(given)] == [place]
+    assert retry.readable(given) == {}
+    if given.get("retry_on") is None:
+        with pytest.raises(Misconfigured):
+            Policy().over(given)
+
+
+# -- the aggregate --------------------------------------------------------------------------------------------------
+
+
+def _flaky(tool: str = "pure", **fields: Any) -> Played:
+    made = plan_of({"a": [], "b": ["a"]}, a={"tool_or_prompt": {"name": tool, "params": {}}, **fields})
+    return Played(made)
+
+
+def test_a_failed_attempt_is_pending_until_its_pause_is_over() -> None:
+    played = _flaky()
+    played.begin("a")
+    played.fail("a", "timeout", "too slow", detail="at line 3", outcome="timeout", retry=STEADY)
+    row = played.row("a")
+    assert (row.status, row.attempt, row.next_attempt_at) == ("pending", 1, played.now_ms + 1000)
+    assert (row.error_code, row.error, row.error_detail) == ("timeout", "too slow", "at line 3")
+    assert played.execution.next_due_at == played.now_ms + 1000
+    assert played.status == "running"
+    assert played.ring(0.999) == []
+    assert played.ring(0.001) == ["a"]
+    played.run_again("a")
+    row = played.row("a")
+    assert (row.status, row.attempt, row.error, row.error_code, row.error_detail) == ("completed", 2, None, None, None)
+    [attempt] = played.store.attempts.values()
+    assert (attempt.number, attempt.outcome, attempt.error_code) == (1, "timeout", "timeout")
+    assert played.words("a") == ["substep.started", "substep.retrying", "substep.started", "substep.completed"]
+
+
+def test_without_a_pause_it_is_ready_with_the_commit() -> None:
+    played = _flaky()
+    played.begin("a")
+    played.ready.clear()
+    played.fail("a", "timeout", "slow", retry=Policy(backoff_seconds=0))
+    assert played.ready == ["a"]
+    assert played.row("a").next_attempt_at is None
+
+
+def test_the_last_attempt_fails_the_step_and_on_failure_decides() -> None:
+    played = _flaky(on_failure="default", default=7)
+    for _ in range(3):
+        played.begin("a")
+        played.fail("a", "timeout", "slow", retry=Policy(backoff_seconds=0))
+    assert (played.row("a").status, played.row("a").result) == ("completed", "7")
+    assert [attempt.number for attempt in played.store.attempts.values()] == [1, 2, 3]
+
+
+def test_an_error_that_is_not_to_be_retried_ends_at_once() -> None:
+    played = _flaky()
+    played.begin("a")
+    played.fail("a", "invalid_input", "no such city", retry=Policy().over({"max_attempts": 100}))
+    assert played.states() == {"a": "failed", "b": "skipped:dependency_failed"}
+
+
+def test_failures_are_counted_across_owners_and_crashes_are_not_failures() -> None:
+    played = _flaky()
+    played.begin("a")
+    played.fail("a", "timeout", "slow", retry=STEADY)
+    played.crash()
+    assert played.ring(2) == ["a"]
+    played.begin("a")
+    played.crash()  # the second attempt is interrupted
+    played.begin("a")
+    played.fail("a", "timeout", "slow", retry=STEADY)
+    assert played.row("a").status == "pending"
+    assert played.ring(60) == ["a"]
+    played.begin("a")
+    played.fail("a", "timeout", "slow", retry=STEADY)
+    assert played.row("a").status == "failed"
+    outcomes = [attempt.outcome for attempt in played.store.attempts.values()]
+    assert outcomes == ["failed", "interrupted", "failed", "failed"]
+
+
+def test_a_back_off_outlives_a_crash_and_is_not_longer_for_a_clock_that_was_set_back() -> None:
+    played = _flaky()
+    played.now_ms = 3_600_000
+    played.begin("a")
+    played.fail("a", "timeout", "slow", retry=STEADY)
+    played.now_ms = 0
+    played.crash()
+    assert played.ready == []
+    due_at = played.execution.next_due_at
+    assert due_at is not None
+    assert due_at <= played.now_ms + 1_010
+    assert played.ring(1.01) == ["a"]
+
+
+def test_who_asks_us_to_come_back_in_days_is_not_waited_for() -> None:
+    played = _flaky()
+    played.begin("a")
+    played.fail("a", "rate_limited", "come back next week", retry=STEADY, retry_after_s=7 * 86_400)
+    assert played.row("a").status == "failed"
+
+
+def test_a_pause_beyond_the_deadline_is_no_pause() -> None:
+    """Waiting in vain would keep the synthesis from what there is."""
+    played = _flaky()
+    played.execution.header.deadline_at = played.now_ms + 500
+    played.begin("a")
+    played.fail("a", "timeout", "slow", retry=STEADY)
+    assert played.row("a").status == "failed"
+
+
+# -- what nobody knows ----------------------------------------------------------------------------------------------
+
+
+def test_a_once_attempt_of_unknown_outcome_is_asked_about_and_never_retried() -> None:
+    played = _flaky("once")
+    played.begin("a", input=values.encode({"to": "ann"}))
+    played.fail("a", "timeout", "It took longer than 5 s.", outcome="timeout", unknown=True, retry=STEADY)
+    assert played.states() == {"a": "waiting:outcome_unknown", "b": "pending"}
+    [asked] = played.store.questions.values()
+    assert asked.kind == "did_it_happen"
+    assert "It took longer than 5 s." in asked.prompt
+    assert values.decode(str(asked.shown)) == {"params": {"to": "ann"}, "description": "", "attempt": 1}
+    played.answer("a", {"decision": "fail"})
+    assert played.states() == {"a": "failed", "b": "skipped:dependency_failed"}
+    assert played.row("a").error_code == "outcome_unknown"
+
+
+def test_a_once_attempt_that_is_known_to_have_failed_may_be_retried() -> None:
+    played = _flaky("once")
+    played.begin("a")
+    played.fail("a", "rate_limited", "not now", retry=STEADY)
+    assert played.row("a").status == "pending"
+
+
+def test_what_an_idempotent_attempt_did_need_not_be_known() -> None:
+    played = _flaky("idempotent")
+    played.begin("a")
+    played.fail("a", "timeout", "slow", unknown=True, retry=STEADY)
+    assert played.row("a").status == "pending"
+
+
+def test_a_step_that_could_not_start_asks_nobody() -> None:
+    played = _flaky("once")
+    played.fail("a", "outcome_unknown", "hm", unknown=True, retry=STEADY)
+    assert played.row("a").status == "failed"
+
+
+def _asked() -> Played:
+    played = _flaky("once")
+    played.begin("a")
+    played.fail("a", "timeout", "slow", unknown=True, retry=NO_RETRY)
+    return played
+
+
+def test_a_late_result_lies_beside_the_question_and_is_the_result_if_somebody_says_so() -> None:
+    played = _asked()
+    played.late("a", 1, {"result": {"id": 7}})
+    [asked] = played.store.questions.values()
+    assert values.decode(str(asked.shown))["late"] == {"result": {"id": 7}}
+    played.crash()
+    played.answer("a", {"decision": "succeeded"})
+    assert played.row("a").result == '{"id":7}'
+    assert played.ready[-1:] == ["b"]
+
+
+@pytest.mark.parametrize("result", [5, None])
+def test_what_a_person_says_counts_more_than_what_came_late(result: Any) -> None:
+    played = _asked()
+    played.late("a", 1, {"result": {"id": 7}})
+    played.answer("a", {"decision": "succeeded", "result": result})
+    assert played.row("a").result == values.encode(result)
+
+
+def test_a_late_error_is_no_result() -> None:
+    played = _asked()
+    played.late("a", 1, {"error": "broke", "errorCode": "tool_error"})
+    played.answer("a", {"decision": "succeeded"})
+    assert played.row("a").result == "null"
+
+
+def test_what_comes_late_of_another_attempt_or_after_the_answer_changes_nothing() -> None:
+    played = _asked()
+    with pytest.raises(Conflict):
+        played.late("a", 2, {"result": 1})
+    played.answer("a", {"decision": "retry"})
+    with pytest.raises(Conflict):
+        played.late("a", 1, {"result": 1})
+    assert not played.execution.changed
+
+
+def test_a_cancelled_step_whose_outcome_nobody_knows_says_so() -> None:
+    running, asked = _flaky("once"), _asked()
+    running.begin("a")
+    for played in (running, asked):
+        played.cancel()
+        assert played.row("a").status == "cancelled"
+        assert played.row("a").error_code == "outcome_unknown"
+        assert "nobody knows" in str(played.row("a").error)
+    pure = _flaky()
+    pure.begin("a")
+    pure.cancel()
+    assert pure.row("a").error_code is None
+
+
+def test_json_text_is_what_the_late_result_is() -> None:
+    """The result of a step is text, as it came: no second encoding."""
+    played = _asked()
+    played.late("a", 1, {"result": "é"})
+    played.answer("a", {"decision": "succeeded"})
+    assert played.row("a").result == JsonText('"é"')

@@ -1,0 +1,225 @@
+"""Waiting costs a row and no memory: executions leave, belong to nobody, and come back, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dagbok import Dagbok, tool
+from dagbok.domain.ids import ExecutionId
+from dagbok.domain.states import ExecutionStatus
+from dagbok.engine import scheduler
+from dagbok.errors import ToolError
+from dagbok.service import Options, Submitted
+from dagbok.store.database import Database
+from dagbok.store.takeover import write_command
+
+
+@pytest.fixture(autouse=True)
+def parks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "PARK_AFTER_S", 0.0)
+
+
+def _plan(*tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"original_request": "r", "intent": {"primary": "p"}, "sub_tasks": list(tasks), **more}
+
+
+def _wait(seconds: float, id: int = 1) -> dict[str, Any]:
+    return {"id": id, "tool_or_prompt": {"name": "wait", "params": {"seconds": seconds}}}
+
+
+QUESTION = {"id": "q", "action_type": "human", "tool_or_prompt": {"name": "human", "params": {"prompt": "Well?"}}}
+
+
+class Parked:
+    """Tells when an execution has left the memory of an engine."""
+
+    def __init__(self, dagbok: Dagbok) -> None:
+        self._left = asyncio.Event()
+        tell = dagbok.scheduler.on_parked
+        assert tell is not None
+
+        def parked(wake_at: int | None) -> None:
+            tell(wake_at)
+            self._left.set()
+
+        dagbok.scheduler.on_parked = parked
+
+    async def left(self) -> None:
+        await self._left.wait()
+        self._left.clear()
+
+
+def _row(dagbok: Dagbok, execution_id: str) -> Any:
+    return dagbok.service.execution(execution_id)
+
+
+def test_an_execution_that_waits_belongs_to_nobody_and_comes_back_by_itself(database_url: str) -> None:
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            parked = Parked(dagbok)
+            submitted = await dagbok.submit(_plan(_wait(0.3), {**_wait(0), "id": 2, "dependencies": [1]}))
+            await parked.left()
+            row = _row(dagbok, submitted.execution_id)
+            assert (row["status"], row["owner"]) == ("running", None)
+            assert dagbok.scheduler.get(submitted.execution_id) is None
+            execution = await dagbok.wait(submitted.execution_id)
+            assert execution.status is ExecutionStatus.COMPLETED
+            assert execution["1"].result == {"waited_seconds": 0.3}
+            assert (execution["1"].attempt, execution.wake_at) == (1, None)
+
+    asyncio.run(main())
+
+
+def test_a_restart_leaves_what_waits_alone_until_it_is_due(database_url: str) -> None:
+    """Reading ten thousand waiting executions back would take a starting engine a minute."""
+
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            parked = Parked(dagbok)
+            submitted = await dagbok.submit(_plan(_wait(0.6)))
+            await parked.left()
+            epoch = _row(dagbok, submitted.execution_id)["epoch"]
+        async with Dagbok(database_url) as dagbok:
+            assert _row(dagbok, submitted.execution_id)["epoch"] == epoch
+            execution = await dagbok.wait(submitted.execution_id)
+            assert execution.status is ExecutionStatus.COMPLETED
+            assert execution["1"].attempt == 1
+
+    asyncio.run(main())
+
+
+def test_what_was_due_while_no_engine_was_there_goes_on_at_the_next_start(database_url: str) -> None:
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            parked = Parked(dagbok)
+            submitted = await dagbok.submit(_plan(_wait(0.01)))
+            await parked.left()
+            dagbok.service._worker._timers.close()
+        async with Dagbok(database_url) as dagbok:
+            execution = await dagbok.wait(submitted.execution_id)
+            assert execution.status is ExecutionStatus.COMPLETED
+
+    asyncio.run(main())
+
+
+def test_an_answer_brings_back_what_waits_for_a_person(database_url: str) -> None:
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            parked = Parked(dagbok)
+            submitted = await dagbok.submit(_plan(QUESTION, {**_wait(0, 2), "dependencies": ["q"]}))
+            await parked.left()
+            assert (await dagbok.wait(submitted.execution_id)).status is ExecutionStatus.WAITING
+            assert _row(dagbok, submitted.execution_id)["wake_at"] is None
+            await dagbok.answer(submitted.execution_id, "q", {"input": "yes"}, by="ann")
+            execution = await dagbok.wait(submitted.execution_id)
+            assert execution.status is ExecutionStatus.COMPLETED
+            assert execution["q"].result == "yes"
+            assert dagbok.service.reader.pending_commands() == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["cancel", "pause"])
+def test_a_command_of_another_process_reaches_what_has_left(database_url: str, kind: str) -> None:
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            parked = Parked(dagbok)
+            submitted = await dagbok.submit(_plan(_wait(3600), QUESTION))
+            await parked.left()
+            other = Database.open(database_url)
+            await asyncio.to_thread(write_command, other, submitted.execution_id, kind, {}, "ann")
+            other.close()
+            if kind == "cancel":
+                while _row(dagbok, submitted.execution_id)["status"] != "cancelled":
+                    await dagbok.service._worker.hear()
+                return
+            await parked.left()
+            assert _row(dagbok, submitted.execution_id)["paused_at"] is not None
+            await dagbok.service.resume(submitted.execution_id)
+            await parked.left()
+            row = _row(dagbok, submitted.execution_id)
+            assert (row["paused_at"], row["owner"]) == (None, None)
+
+    asyncio.run(main())
+
+
+def test_a_deadline_reaches_what_has_left(database_url: str) -> None:
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            parked = Parked(dagbok)
+            plan = _plan(_wait(3600), QUESTION)
+            submitted = await dagbok.service.submit(plan, Options(deadline_seconds=0.3))
+            assert isinstance(submitted, Submitted)
+            await parked.left()
+            row = _row(dagbok, submitted.execution_id)
+            assert row["wake_at"] == row["deadline_at"]
+            while _row(dagbok, submitted.execution_id)["status"] != "failed":
+                await asyncio.sleep(0.01)  # it waits for a person, so `wait` returns at once
+            assert (await dagbok.get(submitted.execution_id)).error_code == "deadline"
+
+    asyncio.run(main())
+
+
+def test_many_that_are_due_at_once_all_come_back(database_url: str) -> None:
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            plan = _plan(_wait(0.5))
+            submitted = await asyncio.gather(*(dagbok.submit(plan) for _ in range(150)))
+            for each in submitted:
+                assert (await dagbok.wait(each.execution_id)).status is ExecutionStatus.COMPLETED
+            assert dagbok.scheduler.parked == set()
+
+    asyncio.run(main())
+
+
+def test_a_back_off_outlives_the_process(database_url: str) -> None:
+    async def main() -> None:
+        called: list[int] = []
+
+        @tool(effect="pure")
+        async def flaky() -> int:
+            called.append(1)
+            if len(called) == 1:
+                raise ToolError("not yet", code="unavailable")
+            return len(called)
+
+        step = {"id": 1, "tool_or_prompt": {"name": "flaky"}, "retry": {"max_attempts": 2, "backoff_seconds": 0.5}}
+        async with Dagbok(database_url, tools=[flaky]) as dagbok:
+            parked = Parked(dagbok)
+            submitted = await dagbok.submit(_plan(step))
+            await parked.left()
+            stored = await dagbok.get(submitted.execution_id)
+            assert stored["1"].status == "pending"
+            assert stored["1"].next_attempt_at is not None
+        assert called == [1]
+        async with Dagbok(database_url, tools=[flaky]) as dagbok:
+            execution = await dagbok.wait(submitted.execution_id)
+            assert (execution["1"].result, execution["1"].attempt) == (2, 2)
+        [attempt] = _attempts(database_url, submitted.execution_id)
+        assert (attempt["number"], attempt["outcome"], attempt["error_code"]) == (1, "failed", "unavailable")
+
+    asyncio.run(main())
+
+
+def _attempts(database_url: str, execution_id: ExecutionId) -> Any:
+    from dagbok.store.queries import Reader
+
+    database = Database.open(database_url)
+    try:
+        return Reader(database).attempts(execution_id)
+    finally:
+        database.close()
+
+
+def test_a_run_that_recovers_nothing_keeps_its_own_execution(database_url: str) -> None:
+    """`dagbok run` brings back nothing, so what it runs must not leave."""
+
+    async def main() -> None:
+        async with Dagbok(database_url, recover=False) as dagbok:
+            execution = await dagbok.run(_plan(_wait(0.2)))
+            assert execution.status is ExecutionStatus.COMPLETED
+
+    asyncio.run(main())
