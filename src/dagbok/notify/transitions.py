@@ -25,8 +25,8 @@ log.addHandler(logging.NullHandler())
 _WARNINGS: Final = frozenset({EventType.SUBSTEP_FAILED, EventType.EXECUTION_PARTIAL, EventType.EXECUTION_FAILED})
 #: Of an event's data; none of them is an attribute that `logging.LogRecord` has already.
 _TOLD: Final = frozenset(
-    {"attempt", "tool", "durationMs", "errorCode", "error", "costUsd", "model", "reason", "because", "kind"}
-    | {"completed", "failed", "skipped", "cancelled"}
+    {"attempt", "tool", "durationMs", "delayMs", "errorCode", "error", "costUsd", "model", "reason", "because"}
+    | {"by", "kind", "completed", "failed", "skipped", "cancelled"}
 )
 
 
