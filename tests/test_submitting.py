@@ -10,7 +10,7 @@ import pytest
 from dagbok import Dagbok, tool
 from dagbok.domain.idempotency import request_hash
 from dagbok.errors import BadInput, IdempotencyInFlight, IdempotencyKeyReused, OutcomeUnknown, StoreUnavailable
-from dagbok.service import Options
+from dagbok.service import Options, Submitted
 from dagbok.store.database import Database
 from store import diary
 from store.faults import FaultyDatabase, away
@@ -172,3 +172,30 @@ def test_after_an_outage_whose_outcome_nobody_knew_the_retry_finds_out(
 
     asyncio.run(main())
     assert notes == ["called"]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 367 * 86_400, True, "10"])
+def test_a_deadline_that_nobody_can_keep_is_refused_and_nothing_is_stored(database_url: str, seconds: Any) -> None:
+    async def main() -> None:
+        async with Dagbok(database_url, tools=[note]) as dagbok:
+            with pytest.raises(BadInput) as refused:
+                await dagbok.service.submit(PLAN, Options(deadline_seconds=seconds))
+            assert refused.value.pointer == "/options/deadlineSeconds"
+            assert await dagbok.list() == []
+
+    asyncio.run(main())
+    assert notes == []
+
+
+def test_a_deadline_counts_from_the_submission_and_is_shown(database_url: str) -> None:
+    async def main() -> None:
+        async with Dagbok(database_url, tools=[note]) as dagbok:
+            submitted = await dagbok.service.submit(PLAN, Options(deadline_seconds=90))
+            assert isinstance(submitted, Submitted)
+            execution = await dagbok.wait(submitted.execution_id)
+            assert execution.status == "completed"
+            assert execution.deadline_at is not None
+            assert (execution.deadline_at - execution.created_at).total_seconds() == 90
+            assert execution.options == {"deadlineSeconds": 90}
+
+    asyncio.run(main())

@@ -601,3 +601,28 @@ def test_the_shape_of_an_answer_of_a_model_is_checked_with_the_plan(place: str, 
 )
 def test_what_is_no_schema_or_a_good_one_is_no_problem(place: str, schema: Any) -> None:
     assert asked_for(schema, place=place) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"retry": {"max_attempts": 10**9}}, "retry/max_attempts"),
+        ({"retry": {"max_attempts": 2.5}}, "retry/max_attempts"),
+        ({"retry": {"backoff_seconds": -1}}, "retry/backoff_seconds"),
+        ({"retry": {"retry_on": ["timeout", "invalid_input"]}}, "retry/retry_on/1"),
+        ({"retry": {"retry_on": "timeout"}}, "retry/retry_on"),
+        ({"retry": [1]}, "retry"),
+        ({"timeout_seconds": -5}, "timeout_seconds"),
+        ({"idle_timeout_seconds": 0}, "idle_timeout_seconds"),
+        ({"idle_timeout_seconds": "soon"}, "idle_timeout_seconds"),
+    ],
+)
+def test_what_no_attempt_can_go_by_is_named(fields: dict[str, Any], pointer: str) -> None:
+    assert found(plan_of(task(1, **fields))) == {("bad_value", f"/sub_tasks/0/{pointer}")}
+
+
+def test_a_policy_that_can_be_used_is_no_problem() -> None:
+    whole: dict[str, Any] = {"max_attempts": 100, "backoff_seconds": 0, "factor": 1, "max_backoff_seconds": 0, "jitter": 1}
+    usable: list[Any] = [whole, {"retry_on": []}, {"max_attempts": 2, "note": "unknown fields are kept"}, {}, None]
+    for retry in usable:
+        assert found(plan_of(task(1, retry=retry))) == set()
