@@ -179,7 +179,14 @@ class OutcomeUnknown(StoreError):
 class ToolError(DagbokError):
     """The tool failed. Raise it inside a tool with `code=` to class the error.
 
-    Fields that the engine reads: `charge`, a `dagbok.domain.call.Charge`, is what the failed attempt cost.
+    The code decides whether the attempt is repeated; `docs/errors.md` has them all. Where repeating might do harm
+    (effect `once`), it counts whether anything has happened: `unavailable` and `rate_limited` say that nothing has, the
+    other side has turned the attempt away; after a `timeout` nobody knows; `outcome_unknown` says so by itself.
+
+    Fields that the engine reads:
+        sent: False: nothing has left, whatever the code says. True: it may have had effect, and nobody can say.
+        retry_after_s: The seconds that the other side asked for before the next attempt, at most a day.
+        charge: A `dagbok.domain.call.Charge`, what the failed attempt cost.
     """
 
     code = "tool_error"

@@ -146,8 +146,9 @@ def test_a_tool_that_cancels_itself_fails_by_itself() -> None:
     async def give_up() -> None:
         raise asyncio.CancelledError
 
-    with pytest.raises(ToolError, match="'give_up' cancelled itself"):
+    with pytest.raises(ToolError, match="'give_up' cancelled itself") as caught:
         run(give_up)
+    assert (caught.value.code, caught.value.sent) == ("tool_error", True), "how far it had come, nobody knows"
 
 
 @pytest.mark.parametrize("in_thread", [True, False])

@@ -194,7 +194,7 @@ class Tool:
 
         Raises:
             ToolError: With the code the tool chose; `invalid_input`: the params do not fit; `not_json`: what came back
-                has no JSON form; `tool_error`: it called `sys.exit`, or cancelled itself.
+                has no JSON form; `tool_error`: it called `sys.exit`, or cancelled itself (`sent`).
             Exception: Anything else the body raised, as it is.
         """
         try:
@@ -205,8 +205,9 @@ class Tool:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Nobody asked for this: let through, it would look as if the execution had been cancelled.
-            raise ToolError(f"The tool {self.name!r} cancelled itself.") from exc
+            # Nobody asked for this: let through, it would look as if the execution had been cancelled. Where it was
+            # when that happened is not known, nor what it had done by then.
+            raise ToolError(f"The tool {self.name!r} cancelled itself.", sent=True) from exc
         except BaseException as exc:
             # SystemExit would pass through the task into the loop and stop the whole process.
             raise exited(self.name, exc) from exc
