@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
@@ -16,7 +14,7 @@ from urllib.parse import quote
 from pydantic import BeforeValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from dagbok.domain import values
+from dagbok.domain import http_status, values
 from dagbok.domain.states import Effect
 from dagbok.domain.values import Json
 from dagbok.errors import BadInput, ToolError
@@ -26,7 +24,6 @@ from dagbok.tools.decorator import tool
 from dagbok.tools.egress import Fetched
 from dagbok.tools.request import SAFE_METHODS
 
-MAX_RETRY_AFTER_S: Final = 86_400.0
 _MESSAGE_CHARS: Final = 300  # of the body of an answer that is an error
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -38,6 +35,9 @@ _EFFECTS: Final = {
 }
 
 _REDIRECTED: Final = ("refused_redirect", "too_many_redirects")
+
+#: What a server between us and the one that was meant says when it has lost the request, or the answer to it.
+_LOST_ON_THE_WAY: Final = frozenset((408, 502, 503, 504, 520, 522, 524))
 
 Text = Annotated[str, Field(min_length=1, max_length=8192)]
 Seconds = Annotated[
@@ -119,8 +119,8 @@ async def http_request(
 
     Returns:
         {"status", "url" (in the end, without its query), "headers" (lower-case names), "body"}. The body is JSON if the
-        answer is, else text, else {"base64"}. Any other status is an error; `outcome_unknown` is the error of a POST or
-        PATCH that was sent and not answered in full.
+        answer is, else text, else {"base64"}. Any other status is an error. Of a POST or PATCH it may be
+        `outcome_unknown` (sent, and not answered in full or by a gateway alone) or `server_error` (it failed within).
     """
     content, media_type = _content(json, body, form)
     sent = _headers(context, headers or {}, media_type, auth, repeatable=method in SAFE_METHODS)
@@ -135,9 +135,9 @@ async def http_request(
             max_bytes=max_bytes,
             redirects=follow_redirects,
         )
-    good = range(200, 300 if follow_redirects else 400) if ok is None else ok
-    if answer.status not in good:
-        raise failure(context, method, answer)
+        good = range(200, 300 if follow_redirects else 400) if ok is None else ok
+        if answer.status not in good:
+            raise failure(context, method, answer)
     # The query may hold a key, which has no place in a diary.
     where = answer.url.partition("?")[0]
     return {
@@ -169,7 +169,7 @@ async def send_webhook(
 
     Returns:
         {"status", "id"}; the id is the same for every attempt, so that the receiver can tell them from new events.
-        `outcome_unknown` is the error of one that was sent and not answered in full.
+        `outcome_unknown` is the error of one that was sent, and not answered in full or by a gateway alone.
     """
     now = datetime.now(UTC)
     if event_type is not None:
@@ -184,27 +184,45 @@ async def send_webhook(
         answer = await context.egress.fetch(
             "POST", url, headers=sent, content=content, timeout_s=timeout_seconds, redirects=False
         )
-    if not 200 <= answer.status < 300:
-        raise failure(context, "POST", answer)
+        if not 200 <= answer.status < 300:
+            raise failure(context, "POST", answer)
     return {"status": answer.status, "id": message_id}
 
 
 @contextmanager
 def _telling_whether_it_happened(method: str) -> Iterator[None]:
-    """Make `outcome_unknown` of an error after which a request that must not be repeated blindly may have had effect.
-
-    Such an error has the field `sent`. A redirect that is refused stays what it is: the server has said what to do.
-    """
+    """Make another error of one after which a request that must not be repeated blindly may have had effect."""
     try:
         yield
     except ToolError as exc:
-        if _EFFECTS[method] is not Effect.ONCE or not exc.fields.get("sent") or exc.code in _REDIRECTED:
-            raise
-        message = (
-            f"It is not known whether the server acted on this {method}, which was sent with an Idempotency-Key "
-            f"({exc.code}: {exc.message.rstrip('.')}). Look there for what it would have done before sending it again."
-        )
-        raise ToolError(message, **exc.fields | {"code": "outcome_unknown", "cause": exc.code}) from exc
+        if _EFFECTS[method] is Effect.ONCE and (doubt := _doubt(method, exc)):
+            raise doubt from exc
+        raise
+
+
+def _doubt(method: str, error: ToolError) -> ToolError | None:
+    """Return what to say of a request that may have had effect; None: it had none, or the server has said what to do.
+
+    Nobody knows of one that was sent and not answered in full, or answered by a gateway alone: `outcome_unknown`. A
+    server that failed within has answered, though how far it came it does not say: `server_error`.
+    """
+    status = error.fields.get("status")
+    if status is None:
+        if not error.fields.get("sent") or error.code in _REDIRECTED:
+            return None
+        why = f"{error.code}: {error.message.rstrip('.')}"
+    else:
+        if not http_status.may_have_acted(status, error.fields.get("retry_after_s")):
+            return None
+        why = error.message.rstrip(".")
+        if status not in _LOST_ON_THE_WAY:
+            message = f"The server failed at this {method} ({why}). Look there for what it did before sending it again."
+            return ToolError(message, **error.fields | {"code": "server_error"})
+    message = (
+        f"It is not known whether the server acted on this {method}, which was sent with an Idempotency-Key ({why}). "
+        "Look there for what it would have done before sending it again."
+    )
+    return ToolError(message, **error.fields | {"code": "outcome_unknown", "cause": error.code})
 
 
 def failure(context: ToolContext, method: str, answer: Fetched) -> ToolError:
@@ -217,36 +235,10 @@ def failure(context: ToolContext, method: str, answer: Fetched) -> ToolError:
         f": {begin}" if begin else "."
     )
     fields: dict[str, Any] = {"status": status}
-    wait_s = _retry_after_s(answer.headers.get("retry-after", ""))
+    wait_s = http_status.retry_after_s(answer.headers, datetime.now(UTC))
     if wait_s is not None:
         fields["retry_after_s"] = wait_s
-    return ToolError(message, code=_code(status), **fields)
-
-
-def _code(status: int) -> str:
-    if status == 429:
-        return "rate_limited"
-    if status == 408 or status >= 500:
-        return "unavailable"
-    if status in (401, 403, 407):
-        return "refused"
-    if status in (404, 410):
-        return "not_found"
-    return "invalid_input" if 400 <= status < 500 else "bad_response"
-
-
-def _retry_after_s(text: str) -> float | None:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110, 10.2.3), at most a day; None: it asks for nothing."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            due = parsedate_to_datetime(text)
-            due = due if due.tzinfo else due.replace(tzinfo=UTC)
-            seconds = (due - datetime.now(UTC)).total_seconds()
-        except (ValueError, OverflowError):  # the latter: a zone, or a date in its zone, beyond all calendars
-            return None
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+    return ToolError(message, code=http_status.code(status), **fields)
 
 
 def _content(
