@@ -407,13 +407,27 @@ def test_a_wrong_password_is_named_as_such_and_shown_nowhere(
         await reader.read()
 
     error = refusal(script(talk), monkeypatch, change=LOGIN)
-    assert (error.code, error.smtp_code) == ("refused", 535)
+    assert (error.code, error.smtp_code, error.sent) == ("refused", 535, False)
     assert "DAGBOK_SMTP_URL" in error.message
     shown = "".join(traceback.format_exception(error)) + repr(error.fields)
     encoded = base64.b64encode(f"\0anna\0{PASSWORD}".encode()).decode()
     assert PASSWORD not in shown
     assert encoded not in shown
     assert PASSWORD not in repr(MailServer("h", 1, Encryption.TLS, "anna", PASSWORD))
+
+
+def test_a_server_that_cannot_check_a_password_for_now_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hi\r\n")
+        await reader.readline()
+        writer.write(b"250-hi\r\n250 AUTH PLAIN\r\n")
+        await reader.readline()
+        writer.write(b"454 4.7.0 Temporary authentication failure\r\n")
+        await reader.read()
+
+    error = refusal(script(talk), monkeypatch, change=LOGIN)
+    assert (error.code, error.smtp_code, error.sent) == ("unavailable", 454, False)
+    assert "cannot check for now the user and password of DAGBOK_SMTP_URL (454)" in error.message
 
 
 # -- what became of it ------------------------------------------------------------------------------------------------
@@ -435,13 +449,22 @@ def test_when_every_recipient_is_refused_nothing_is_sent(
     assert (error.code, error.smtp_code) == (code, int(answer[:3]))
     assert "not sent" in error.message
     assert answer in error.message
+    assert error.sent is False
+    assert post.envelopes == []
+
+
+def test_one_recipient_who_is_taken_later_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    post = Post(refuses={"gone@example.com": "550 no such user", "ann@example.com": "450 greylisted"})
+    error = refusal(polite(post), monkeypatch, to=["gone@example.com", "ann@example.com"])
+    assert (error.code, error.smtp_code, error.sent) == ("unavailable", 450, False)
+    assert "550 no such user" in error.message
     assert post.envelopes == []
 
 
 @pytest.mark.parametrize(("answer", "code"), [("554 spam", "refused"), ("451 try later", "unavailable")])
 def test_a_mail_that_the_server_refuses_was_not_sent(monkeypatch: pytest.MonkeyPatch, answer: str, code: str) -> None:
     error = refusal(polite(Post(answer=answer)), monkeypatch)
-    assert (error.code, error.smtp_code) == (code, int(answer[:3]))
+    assert (error.code, error.smtp_code, error.sent) == (code, int(answer[:3]), False)
     assert error.message.startswith("The mail was not sent")
 
 
@@ -474,8 +497,27 @@ def test_a_connection_lost_before_the_content_means_not_sent(
 ) -> None:
     monkeypatch.setattr(smtp.deliver, "__kwdefaults__", {"timeout_s": 0.3 if then == "hang" else 20})
     error = refusal(conversation(until=until, then=then), monkeypatch)
-    assert error.code == code
+    assert (error.code, error.sent) == (code, False)
     assert error.message.startswith("The mail was not sent")
+
+
+@pytest.mark.parametrize(
+    ("until", "then", "code"),
+    [
+        (b"CONNECT", "421 too busy\r\n", "unavailable"),
+        (b"CONNECT", "554 not you\r\n", "refused"),
+        (b"MAIL", "451 try later\r\n", "unavailable"),
+        (b"MAIL", "550 not from you\r\n", "refused"),
+        (b"DATA", "452 disk full\r\n", "unavailable"),
+        (b"DATA", "554 no\r\n", "refused"),
+    ],
+)
+def test_what_a_server_says_before_the_content_decides_whether_later_is_better(
+    monkeypatch: pytest.MonkeyPatch, until: bytes, then: str, code: str
+) -> None:
+    error = refusal(conversation(until=until, then=then), monkeypatch)
+    assert (error.code, error.smtp_code, error.sent) == (code, int(then[:3]), False)
+    assert then.strip() in error.message
 
 
 @pytest.mark.parametrize("then", ["cut", "hang", "nonsense\r\n", "299 perhaps\r\n"])
@@ -496,7 +538,7 @@ def test_a_server_that_takes_the_mail_and_no_farewell_has_taken_the_mail(
 
 def test_a_server_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     error = refusal(polite(Post()), monkeypatch, change={"port": 1})
-    assert error.code == "unavailable"
+    assert (error.code, error.sent) == ("unavailable", False)
     assert error.message.startswith("The mail was not sent: 127.0.0.1:1:")
 
 

@@ -114,7 +114,8 @@ async def deliver(
 
     Raises:
         ToolError: `refused`: the server said no for good; `unavailable`: it said no for now, or was not reached;
-            `timeout`; all three: not sent. `outcome_unknown`: it was given the content and did not confirm it.
+            `timeout`; all three with `sent` False: not sent. `outcome_unknown`: it was given the content and did not
+            confirm it.
     """
     client = _Client(
         hostname=server.host,
@@ -187,22 +188,23 @@ def _translate(exc: Exception, server: MailServer, client: _Client, timeout_s: f
         raise ToolError(message, code="outcome_unknown") from exc
     if isinstance(exc, aiosmtplib.SMTPAuthenticationError):
         # Without the cause and what was said: a server may repeat what it was sent.
-        message = (
-            f"The mail was not sent: {place} does not accept the user and password of DAGBOK_SMTP_URL ({exc.code})."
-        )
-        raise ToolError(message, code="refused", smtp_code=exc.code) from None
+        does = "does not accept" if _code(exc.code) == "refused" else "cannot check for now"  # RFC 4954, 4.7.3: 454
+        message = f"The mail was not sent: {place} {does} the user and password of DAGBOK_SMTP_URL ({exc.code})."
+        raise ToolError(message, code=_code(exc.code), sent=False, smtp_code=exc.code) from None
     if isinstance(exc, SMTPRecipientsRefused):
-        said = [(one.code, f"{one.recipient}: {one.code} {_said(one.message)}") for one in exc.recipients]
-        message = f"The mail was not sent: {place} refuses every recipient: {'; '.join(text for _, text in said[:5])}"
-        raise ToolError(message, code=_code(max(code for code, _ in said)), smtp_code=said[0][0]) from exc
+        said = [f"{one.recipient}: {one.code} {_said(one.message)}" for one in exc.recipients[:5]]
+        codes = [one.code for one in exc.recipients]
+        message = f"The mail was not sent: {place} refuses every recipient: {'; '.join(said)}"
+        # One that is taken later is worth another try; the others will be told as refused then.
+        raise ToolError(message, code=_code(min(codes)), sent=False, smtp_code=min(codes)) from exc
     if isinstance(exc, SMTPResponseException):
         message = f"The mail was not sent: {place} answers {exc.code} {_said(exc.message)}"
-        raise ToolError(message, code=_code(exc.code), smtp_code=exc.code) from exc
+        raise ToolError(message, code=_code(exc.code), sent=False, smtp_code=exc.code) from exc
     if isinstance(exc, TimeoutError):
         code = "timeout"
     else:  # a certificate that does not fit is both an OSError and a ValueError
         code = "unavailable" if isinstance(exc, SMTPException | OSError) else "invalid_input"
-    raise ToolError(f"The mail was not sent: {place}: {_reason(exc, timeout_s)}.", code=code) from exc
+    raise ToolError(f"The mail was not sent: {place}: {_reason(exc, timeout_s)}.", code=code, sent=False) from exc
 
 
 def _code(status: int) -> str:
