@@ -1015,7 +1015,21 @@ def test_other_protocols_get_a_checked_connection(hello: Server) -> None:
     ):
         with pytest.raises(ToolError) as caught:
             asyncio.run(egress.open_connection(host, hello.port))
-        assert caught.value.code == code
+        assert (caught.value.code, caught.value.sent) == (code, False)
+
+
+def test_a_connection_that_cannot_be_made_has_carried_nothing(hello: Server) -> None:
+    async def hangs(host: str, port: int) -> list[str]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with trap() as listener:
+        nobody = listener.getsockname()[1]
+    for egress, code in ((Egress(allow=[LOOPBACK]), "unavailable"), (Egress(resolve=hangs), "timeout")):
+        host = LOOPBACK if code == "unavailable" else HOST
+        with pytest.raises(ToolError) as caught:
+            asyncio.run(egress.open_connection(host, nobody, timeout_s=0.2 if code == "timeout" else 20))
+        assert (caught.value.code, caught.value.sent) == (code, False)
 
 
 # -- the text of an answer --------------------------------------------------------------------------------------------

@@ -200,14 +200,18 @@ class Egress:
         """Return a connection to a checked address of `host`, without TLS, for protocols other than HTTP.
 
         Raises:
-            ToolError: `refused_address`, `timeout`, `unavailable`, or `invalid_input`.
+            ToolError: `refused_address`, `timeout`, `unavailable`, or `invalid_input`; with `sent` False, as above.
         """
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(limit_s):
                 return await self._connect(host, port, lambda address: asyncio.open_connection(address, port))
         except TimeoutError as exc:
-            raise ToolError(f"{host!r:.300} could not be connected to within {limit_s:g} s.", code="timeout") from exc
+            message = f"{host!r:.300} could not be connected to within {limit_s:g} s."
+            raise ToolError(message, code="timeout", sent=False) from exc
+        except ToolError as exc:
+            exc.fields["sent"] = False
+            raise
 
     async def addresses(self, host: str, port: int) -> tuple[str, ...]:
         """Resolve `host` and return its addresses, each of which may be connected to.
