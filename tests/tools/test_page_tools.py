@@ -723,6 +723,27 @@ def test_when_every_page_fails_the_step_fails(targets: tuple[str, ...], code: st
         assert caught.value.code == code
 
 
+def test_when_every_page_may_be_there_later_so_may_all_of_them() -> None:
+    """Whoever asks for the most patience is heard."""
+
+    def respond(request: Received) -> bytes:
+        status = int(request.target[1:4])
+        return reply(status=status, headers={"Retry-After": str(status - 426)} if status in (429, 503) else {})
+
+    def fail(*targets: str) -> ToolError:
+        with serving(respond) as server, pytest.raises(ToolError) as caught:
+            call("fetch_urls", to(server), urls=[server.url_of("quay.example", target) for target in targets])
+        return caught.value
+
+    mixed = fail("/429", "/503", "/502")
+    assert (mixed.code, mixed.retry_after_s) == ("unavailable", 77)
+    assert "(rate_limited, unavailable)" in mixed.message
+    same = fail("/429", "/429?")
+    assert (same.code, same.retry_after_s) == ("rate_limited", 3)
+    assert "retry_after_s" not in fail("/502", "/504").fields
+    assert fail("/429", "/404").code == "all_failed"
+
+
 class Gate:
     """Holds every request until as many as expected are there at once, and notes the most there were."""
 

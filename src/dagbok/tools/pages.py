@@ -21,6 +21,7 @@ from dagbok.tools.page_reader import PageReader
 
 MAX_PAGE_BYTES: Final = 4 * 2**20  # of HTML or text, unpacked
 MAX_PER_HOST: Final = 4  # requests to one host at a time
+_MAY_PASS: Final = frozenset(("timeout", "rate_limited", "unavailable"))  # codes of what may succeed later
 _NO_TEXT: Final = "The page holds no text. It may be filled in by scripts, which are not run."
 
 _HTML = ("text/html", "application/xhtml+xml")
@@ -81,12 +82,14 @@ async def fetch_urls(
 
     Returns:
         In the order of `urls`, {"url", "ok": true, "page": as from `fetch_page`} or {"url", "ok": false, "error":
-        {"code", "message"}}. If every one failed, that is an error.
+        {"code", "message"}}. If every one failed, that is an error: of the code that they share, `unavailable` if each
+        may succeed later, else `all_failed`.
     """
     turns = asyncio.Semaphore(max_concurrency)
     hosts: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_PER_HOST))
     wanted = {url: urldefrag(url).url for url in urls}
     found: dict[str, dict[str, Any]] = {}
+    waits: list[float] = []  # that servers ask for
 
     async def fetch(url: str) -> None:
         # The host first: those who wait for a busy one must not hold up the others.
@@ -96,6 +99,7 @@ async def fetch_urls(
                 found[url] = {"ok": True, "page": page}
             except ToolError as exc:
                 found[url] = {"ok": False, "error": {"code": exc.code, "message": exc.message}}
+                waits.append(exc.fields.get("retry_after_s", 0.0))
             except Exception as exc:  # a page that finds a hole in our code; the others have done nothing
                 context.logger.exception("reading a page failed: %s", url.partition("?")[0])
                 message = f"{type(exc).__name__}: {context.redact(str(exc))[:300]}"
@@ -113,7 +117,7 @@ async def fetch_urls(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
     if not any(one["ok"] for one in found.values()):
-        raise _all_failed([one["error"] for one in found.values()])
+        raise _all_failed([one["error"] for one in found.values()], max(waits, default=0.0))
     return [{"url": url, **found[wanted[url]]} for url in urls]
 
 
@@ -196,8 +200,10 @@ def _host(url: str) -> str:
         return ""  # it will fail by itself, with a message
 
 
-def _all_failed(errors: list[dict[str, str]]) -> ToolError:
+def _all_failed(errors: list[dict[str, str]], wait_s: float) -> ToolError:
     codes = {error["code"] for error in errors}
     shown = "; ".join(error["message"] for error in errors[:3])
     message = f"None of the {len(errors)} pages could be read ({', '.join(sorted(codes))}): {shown}"
-    return ToolError(message, code=codes.pop() if len(codes) == 1 else "all_failed")
+    code = codes.pop() if len(codes) == 1 else "unavailable" if codes <= _MAY_PASS else "all_failed"
+    fields = {"retry_after_s": wait_s} if wait_s else {}
+    return ToolError(message, code=code, **fields)
