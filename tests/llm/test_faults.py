@@ -10,6 +10,8 @@ import pytest
 from pydantic_ai import exceptions as ai
 from pydantic_ai.models.test import TestModel
 
+from dagbok.domain.secrets import Redactor
+from dagbok.engine.outcomes import failure
 from dagbok.llm.faults import to_tool_error
 
 MODEL = TestModel()
@@ -27,6 +29,9 @@ MODEL = TestModel()
         (ai.ContentFilterError("not this"), "refused"),
         (ai.ModelHTTPError(400, "m"), "invalid_input"),
         (ai.ModelHTTPError(404, "m"), "invalid_input"),
+        (ai.ModelHTTPError(410, "m"), "invalid_input"),
+        (ai.ModelHTTPError(402, "m"), "refused"),
+        (ai.ModelHTTPError(409, "m"), "unavailable"),
         (ai.ModelContextWindowExceededError("m", "too long"), "invalid_input"),
         (ai.UserError("wrong"), "invalid_input"),
         (ai.ModelHTTPError(500, "m"), "unavailable"),
@@ -34,10 +39,17 @@ MODEL = TestModel()
         (ai.ModelHTTPError(408, "m"), "unavailable"),
         (ai.ModelConnectionError("m", "refused"), "unavailable"),
         (ai.ModelAPIError("m", "something"), "unavailable"),
+        (ai.ModelTimeoutError("m", "slow", phase="read"), "timeout"),
+        (ai.ModelTimeoutError("m", "slow"), "timeout"),
+        (ai.ModelTimeoutError("m", "nobody", phase="connect"), "unavailable"),
+        (ai.ModelTimeoutError("m", "all connections taken", phase="pool"), "unavailable"),
+        (ai.ModelRequestTimeout("m", 5), "timeout"),
         (httpx2.ConnectError("refused"), "unavailable"),
-        (httpx2.ReadTimeout(""), "unavailable"),
+        (httpx2.ConnectTimeout(""), "unavailable"),
+        (httpx2.ReadTimeout(""), "timeout"),
         (ConnectionResetError(), "unavailable"),
-        (TimeoutError(), "unavailable"),
+        (TimeoutError(), "timeout"),
+        (ai.ModelHTTPError(0, "m"), "tool_error"),
         (ai.UnexpectedModelBehavior("nonsense", "{}"), "tool_error"),
         (ai.UsageLimitExceeded("too many"), "tool_error"),
         (TypeError("'NoneType' object is not iterable"), "tool_error"),
@@ -53,10 +65,21 @@ def test_each_fault_has_its_code(exc: Exception, code: str) -> None:
     assert pickle.loads(pickle.dumps(error)).fields == error.fields
 
 
-def test_a_provider_that_says_when_to_come_back_is_heard() -> None:
-    error = to_tool_error(ai.ModelHTTPError(429, "m", headers={"Retry-After": "7"}), MODEL)
+@pytest.mark.parametrize(
+    ("status", "headers"), [(429, {"Retry-After": "7"}), (503, {"retry-after": "7"}), (529, {"retry-after-ms": "7000"})]
+)
+def test_a_provider_that_says_when_to_come_back_is_heard(status: int, headers: dict[str, str]) -> None:
+    error = to_tool_error(ai.ModelHTTPError(status, "m", headers=headers), MODEL)
     assert error.retry_after_s == 7
-    assert error.status == 429
+    assert error.status == status
+    assert failure(error, Redactor({})).retry_after_s == 7
+
+
+def test_a_wait_in_vain_says_what_gives_it_more_time() -> None:
+    said = str(to_tool_error(ai.ModelTimeoutError("m", "Cancelled via cancel scope 7f", phase="read"), MODEL))
+    assert said.startswith("No answer in time from test:test: ")
+    assert "`timeout_seconds`" in said
+    assert "cancel scope" not in said
 
 
 def test_a_provider_that_answers_with_a_page_is_cut_short() -> None:

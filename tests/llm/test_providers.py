@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from dagbok.domain.call import Charge
+from dagbok.domain.secrets import Redactor
+from dagbok.engine.outcomes import failure
 from dagbok.errors import Misconfigured, ToolError
 from llm.asked import ask, named
 from llm.providers import KEY, Answer, Script, Server, cuts_the_body, fails, resets, says, sends
@@ -103,14 +105,16 @@ def test_tokens_that_nobody_counted_are_unknown_and_not_zero(server: Server, str
         (fails(502, "<html>" * 5_000), "unavailable", "502"),
         (fails(503), "unavailable", "503"),
         (fails(529, "overloaded"), "unavailable", "overloaded"),
+        (fails(408), "unavailable", "408"),
+        (fails(409), "unavailable", "409"),
         (resets, "unavailable", "Connection reset by peer"),
         (cuts_the_body, "unavailable", "the connection broke"),
         (says("", ""), "tool_error", "an empty answer"),
         (says("", " \n"), "tool_error", "an empty answer"),
         (says("half", stop="content_filter"), "refused", "its content filter"),
     ],
-    ids=["401", "402", "403", "400", "404", "429", "500", "502", "503", "529", "reset", "cut", "empty", "blank",
-         "filter"],
+    ids=["401", "402", "403", "400", "404", "429", "500", "502", "503", "529", "408", "409", "reset", "cut",
+         "empty", "blank", "filter"],
 )  # fmt: skip
 def test_a_failure_has_its_code_after_one_request(
     server: Server, stream: bool, script: Script, code: str, said: str
@@ -137,6 +141,14 @@ def test_a_body_that_is_no_answer_fails(server: Server, stream: bool, body: byte
 def test_a_wrong_key_says_which_variable_to_set(server: Server) -> None:
     key = "ANTHROPIC_API_KEY" if server.protocol.name == "anthropic" else "OPENAI_API_KEY"
     assert f"check {key}" in failing(server, [fails(401)], {}).message
+
+
+@streamed
+@pytest.mark.parametrize(("status", "code"), [(429, "rate_limited"), (503, "unavailable"), (529, "unavailable")])
+def test_retry_after_reaches_the_engine(server: Server, stream: bool, status: int, code: str) -> None:
+    error = failing(server, [fails(status, headers={"Retry-After": "7"})], {}, model_stream=stream)
+    outcome = failure(error, Redactor({}))
+    assert (outcome.code, outcome.retry_after_s, outcome.unknown) == (code, 7, False)
 
 
 def test_retry_after_is_heard_in_seconds_and_as_a_date(server: Server) -> None:

@@ -89,7 +89,7 @@ def test_a_wait_for_data_ends_with_the_attempt(server: Server) -> None:
     server.script = [hangs_in_the_stream]
     with pytest.raises(ToolError) as caught:
         asyncio.run(ask(server, {}, inference_timeout_s=0.2))
-    assert caught.value.code == "unavailable"
+    assert caught.value.code == "timeout"
     assert server.left.wait(WAIT_S)
 
 
