@@ -240,8 +240,12 @@ class ToolView(Shape):
     function: ToolFunction
     effect: Effect
     timeout_seconds: float
+    idle_timeout_seconds: float | None = Field(description="How long it may go without progress; null: for ever")
     max_concurrency: int | None
     aliases: list[str]
+    retry: dict[str, Any] | None = Field(
+        description="How failed attempts are repeated where the plan does not say; the fields of a sub-task's `retry`"
+    )
 
 
 class Health(Shape):

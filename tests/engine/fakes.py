@@ -85,6 +85,7 @@ class FakeTool:
     timeout_s: float = 300.0
     max_concurrency: int | None = None
     timer: bool = False
+    idle_timeout_s: float | None = None
     retry: Mapping[str, Any] | None = None
 
     async def __call__(self, call: Call) -> object:

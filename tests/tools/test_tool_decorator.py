@@ -53,6 +53,7 @@ def test_a_bare_decorator_leaves_the_function_as_it_is() -> None:
     assert made.max_concurrency is None
     assert made.aliases == ()
     assert made.timer is False
+    assert (made.idle_timeout_s, made.retry) == (None, None)
 
 
 def test_options_of_the_decorator_reach_the_tool() -> None:
@@ -63,6 +64,8 @@ def test_options_of_the_decorator_reach_the_tool() -> None:
         name="put-it",
         aliases=("putIt",),
         description="Puts it.",
+        idle_timeout_seconds=0.5,
+        retry={"max_attempts": 4},
     )
     async def put() -> None:
         """Not this."""
@@ -70,6 +73,7 @@ def test_options_of_the_decorator_reach_the_tool() -> None:
     made = marked(put)
     assert (made.name, made.description, made.aliases) == ("put-it", "Puts it.", ("putIt",))
     assert (made.effect, made.timeout_s, made.max_concurrency) == (Effect.IDEMPOTENT, 2.5, 3)
+    assert (made.idle_timeout_s, made.retry) == (0.5, {"max_attempts": 4})
     assert made.effect_of({"anything": 1}) is Effect.IDEMPOTENT
 
 
@@ -296,8 +300,9 @@ def test_annotations_that_json_cannot_fill_are_refused_at_once(annotation: Any) 
     "options",
     [
         {"effect": "twice"}, {"timeout_seconds": 0}, {"timeout_seconds": float("nan")},
-        {"timeout_seconds": float("inf")}, {"max_concurrency": 0}, {"name": "no spaces"},
-        {"name": "human"}, {"aliases": ("",)}, {"aliases": "oops"},
+        {"timeout_seconds": float("inf")}, {"idle_timeout_seconds": 0}, {"idle_timeout_seconds": -1},
+        {"idle_timeout_seconds": float("nan")}, {"idle_timeout_seconds": float("inf")}, {"max_concurrency": 0},
+        {"name": "no spaces"}, {"name": "human"}, {"aliases": ("",)}, {"aliases": "oops"},
     ],
 )  # fmt: skip
 def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any]) -> None:
@@ -420,6 +425,8 @@ def test_a_tool_of_its_own_kind_needs_no_function() -> None:
         max_concurrency = None
         aliases = ("llm",)
         timer = False
+        idle_timeout_s = 30.0
+        retry: ClassVar[dict[str, Any]] = {"max_attempts": 2}
 
         async def __call__(self, given: Any) -> Any:
             return given.params
@@ -430,6 +437,7 @@ def test_a_tool_of_its_own_kind_needs_no_function() -> None:
     assert Tool.of(made) is made
     assert asyncio.run(call(made, a=1)) == {"a": 1}
     assert (made.timeout_s, made.effect) == (600.0, Effect.IDEMPOTENT)
+    assert (made.idle_timeout_s, made.retry) == (30.0, {"max_attempts": 2})
 
 
 def test_a_tool_works_without_a_registry() -> None:

@@ -93,9 +93,22 @@ def test_the_description_is_what_the_api_shows() -> None:
         "function": {"name": "read_it", "description": "Read.", "parameters": dict(made.parameters)},
         "effect": "pure",
         "timeoutSeconds": 12,
+        "idleTimeoutSeconds": None,
         "maxConcurrency": None,
         "aliases": ["readIt"],
+        "retry": None,
     }
+
+
+def test_what_a_tool_says_of_its_attempts_is_shown_too() -> None:
+    @tool(idle_timeout_seconds=20, retry={"max_attempts": 5, "retry_on": ["timeout"]})
+    async def patient() -> None: ...
+
+    registry = Registry.from_(tools=[patient])
+    (made,) = registry
+    shown = registry.describe(made)
+    assert (shown["idleTimeoutSeconds"], shown["retry"]) == (20, {"max_attempts": 5, "retry_on": ["timeout"]})
+    assert (made.idle_timeout_s, made.retry, made.timeout_s) == (20, {"max_attempts": 5, "retry_on": ["timeout"]}, 300)
 
 
 def test_a_tool_without_a_timeout_takes_that_of_its_registry() -> None:

@@ -154,8 +154,10 @@ TOOLS: Final = [
         },
         "effect": "pure",
         "timeoutSeconds": 31622460.0,
+        "idleTimeoutSeconds": None,
         "maxConcurrency": None,
         "aliases": [],
+        "retry": None,
     }
 ]
 HEALTH: Final = {"status": "ok", "timestamp": _AT}

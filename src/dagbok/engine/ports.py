@@ -40,12 +40,17 @@ class ToolSpec(Protocol):
         ...
 
     @property
-    def max_concurrency(self) -> int | None: ...
-    @property
-    def retry(self) -> Mapping[str, Any] | None:
-        """What it says about retries, as the `retry` of a sub-task; None: nothing."""
+    def idle_timeout_s(self) -> float | None:
+        """The longest an attempt may go without reporting progress, likewise; None: as long as it likes."""
         ...
 
+    @property
+    def retry(self) -> Mapping[str, Any] | None:
+        """How attempts that fail are repeated, with the fields of a sub-task's `retry`; None: as the engine does."""
+        ...
+
+    @property
+    def max_concurrency(self) -> int | None: ...
     @property
     def timer(self) -> bool:
         """Whether it only waits (`params["seconds"]`): the engine then keeps a due time instead of a task."""

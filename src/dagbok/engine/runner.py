@@ -25,6 +25,8 @@ class Attempt:
     __slots__ = (
         "_clock",
         "_done",
+        "_idle",
+        "_idle_timeout_s",
         "_max_bytes",
         "_redactor",
         "_timeout",
@@ -42,6 +44,7 @@ class Attempt:
         *,
         clock: Clock,
         timeout_s: float,
+        idle_timeout_s: float | None = None,
         max_bytes: int,
         redactor: Redactor,
         done: Callable[[Attempt, Outcome], None],
@@ -51,8 +54,10 @@ class Attempt:
         self.settled = False
         self.task: asyncio.Task[None] | None = None  # None until started
         self._timeout: Timer | None = None
+        self._idle: Timer | None = None  # None also where nobody minds a silence
         self._clock = clock
         self._timeout_s = timeout_s
+        self._idle_timeout_s = idle_timeout_s
         self._max_bytes = max_bytes
         self._redactor = redactor
         self._done = done
@@ -61,17 +66,36 @@ class Attempt:
         """Run the body on the running loop, unless it was dropped before."""
         if not self.settled:
             self.task = asyncio.get_running_loop().create_task(self._run())
-            self._timeout = self._clock.call_later(self._timeout_s, self._expire)
+            self._timeout = self._clock.call_later(self._timeout_s, self._took_too_long)
+            self._await_progress()
+
+    def heard(self) -> None:
+        """Note that the body has reported progress: its time to be silent begins again."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._await_progress()
 
     def drop(self) -> None:
         """Cut the body off and forget it: its outcome is nobody's business any more."""
-        if self._close() and self.task is not None:
-            self.task.cancel()
+        if self._close():
+            self._cut_off()
 
-    def _expire(self) -> None:
+    def _await_progress(self) -> None:
+        if self._idle_timeout_s is not None:
+            self._idle = self._clock.call_later(self._idle_timeout_s, self._was_silent)
+
+    def _took_too_long(self) -> None:
+        self._expire(f"The attempt took longer than its {self._timeout_s:g} s.")
+
+    def _was_silent(self) -> None:
+        self._expire(f"The attempt reported no progress for {self._idle_timeout_s:g} s.")
+
+    def _expire(self, message: str) -> None:
         # The outcome does not wait for a body that ignores its cancellation.
-        message = f"The attempt took longer than its {self._timeout_s:g} s."
         self._settle(Outcome(code="timeout", message=message, kind=AttemptOutcome.TIMEOUT.value, unknown=True))
+        self._cut_off()
+
+    def _cut_off(self) -> None:
         if self.task is not None:
             self.task.cancel()
 
@@ -79,8 +103,10 @@ class Attempt:
         if self.settled:
             return False
         self.settled = True
-        if self._timeout is not None:
-            self._timeout.cancel()
+        for timer in (self._timeout, self._idle):
+            if timer is not None:
+                timer.cancel()
+        self._idle = None
         return True
 
     def _settle(self, outcome: Outcome) -> None:

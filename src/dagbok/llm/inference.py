@@ -34,6 +34,7 @@ class _ModelTool:
     effect: Effect = Effect.IDEMPOTENT  # asking again costs money, but changes nothing
     max_concurrency: int | None = None
     timer: bool = False
+    idle_timeout_s: float | None = None
     retry: Mapping[str, Any] | None = None
     _prompt: Callable[[Call, int], Prompt]
 

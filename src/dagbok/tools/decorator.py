@@ -45,6 +45,8 @@ def tool(
     max_concurrency: int | None = None,
     aliases: Sequence[str] = (),
     timer: bool = False,
+    idle_timeout_seconds: float | None = None,
+    retry: Mapping[str, Any] | None = None,
 ) -> Callable[[F], F]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -57,6 +59,8 @@ def tool(
     max_concurrency: int | None = None,
     aliases: Sequence[str] = (),
     timer: bool = False,
+    idle_timeout_seconds: float | None = None,
+    retry: Mapping[str, Any] | None = None,
 ) -> Any:
     """Make a typed function, sync or async, a tool, and return the function.
 
@@ -74,6 +78,9 @@ def tool(
         max_concurrency: How many calls may be under way at once.
         aliases: Other names a plan may use.
         timer: It does nothing but wait for `seconds`; the engine keeps a due time instead of calling it.
+        idle_timeout_seconds: The longest an attempt may go without `context.progress`; by default as long as it likes.
+        retry: How attempts that fail are repeated, where a plan does not say; the fields of a sub-task's `retry`.
+            `docs/errors.md` has the codes.
 
     Raises:
         Misconfigured: At decoration: the signature, a name or an option cannot work.
@@ -84,7 +91,9 @@ def tool(
         raise Misconfigured(f"effect={effect!r} is unknown; use 'pure', 'idempotent' or 'once'.") from None
     if isinstance(aliases, str):
         raise Misconfigured(f"aliases={aliases!r} must be a tuple of names.")
-    options = Options(name, description, chosen, timeout_seconds, max_concurrency, tuple(aliases), timer)
+    options = Options(
+        name, description, chosen, timeout_seconds, max_concurrency, tuple(aliases), timer, idle_timeout_seconds, retry
+    )
     # Annotations written as strings may name what is local to the place of the decorator.
     namespace = sys._getframe(1).f_locals
 

@@ -127,8 +127,10 @@ class Registry:
             "function": {"name": made.name, "description": made.description, "parameters": dict(made.parameters)},
             "effect": made.effect.value,
             "timeoutSeconds": made.timeout_s,
+            "idleTimeoutSeconds": made.idle_timeout_s,
             "maxConcurrency": made.max_concurrency,
             "aliases": list(made.aliases),
+            "retry": None if made.retry is None else dict(made.retry),
         }
 
     def close(self) -> None:

@@ -58,7 +58,8 @@ class Options:
     max_concurrency: int | None = None
     aliases: tuple[str, ...] = ()
     timer: bool = False
-    retry: Mapping[str, Any] | None = None
+    idle_timeout_s: float | None = None
+    retry: Mapping[str, Any] | None = None  #: with the fields of a sub-task's `retry`
 
 
 class Spec(Protocol):
@@ -80,6 +81,10 @@ class Spec(Protocol):
     def aliases(self) -> Sequence[str]: ...
     @property
     def timer(self) -> bool: ...
+    @property
+    def idle_timeout_s(self) -> float | None: ...
+    @property
+    def retry(self) -> Mapping[str, Any] | None: ...
     def __call__(self, call: Call, /) -> Awaitable[object]:
         """Run one attempt."""
         ...
@@ -112,8 +117,9 @@ class Tool:
                 )
             if name == HUMAN:
                 raise Misconfigured(f"The name {name!r} is taken: it is how a plan asks a person.")
-        if options.timeout_s is not None and not (0 < options.timeout_s < math.inf):
-            raise Misconfigured(f"The timeout of {self.name!r} must be a positive number of seconds.")
+        for what, seconds in (("timeout", options.timeout_s), ("idle timeout", options.idle_timeout_s)):
+            if seconds is not None and not (0 < seconds < math.inf):
+                raise Misconfigured(f"The {what} of {self.name!r} must be a positive number of seconds.")
         if options.max_concurrency is not None and options.max_concurrency < 1:
             raise Misconfigured(f"max_concurrency of {self.name!r} must be at least 1.")
 
@@ -142,6 +148,16 @@ class Tool:
         return self.home.timeout_s if self.options.timeout_s is None else self.options.timeout_s
 
     @property
+    def idle_timeout_s(self) -> float | None:
+        """The longest an attempt may go without reporting progress; None: as long as it likes. The engine keeps it."""
+        return self.options.idle_timeout_s
+
+    @property
+    def retry(self) -> Mapping[str, Any] | None:
+        """How attempts that fail are repeated, with the fields of a sub-task's `retry`; None: as the engine does."""
+        return self.options.retry
+
+    @property
     def max_concurrency(self) -> int | None:
         """How many calls may be under way at once; None: as many as the engine likes. The engine keeps it."""
         return self.options.max_concurrency
@@ -150,11 +166,6 @@ class Tool:
     def aliases(self) -> tuple[str, ...]:
         """Other names a plan may use."""
         return self.options.aliases
-
-    @property
-    def retry(self) -> Mapping[str, Any] | None:
-        """What it says about retries, as the `retry` of a sub-task; None: nothing."""
-        return self.options.retry
 
     @property
     def timer(self) -> bool:
@@ -172,6 +183,8 @@ class Tool:
             max_concurrency=spec.max_concurrency,
             aliases=tuple(spec.aliases),
             timer=spec.timer,
+            idle_timeout_s=spec.idle_timeout_s,
+            retry=spec.retry,
         )
         kind = type(spec)
         return cls(
