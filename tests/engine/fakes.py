@@ -87,6 +87,7 @@ class FakeTool:
     timer: bool = False
     idle_timeout_s: float | None = None
     retry: Mapping[str, Any] | None = None
+    stoppable: bool = True
 
     async def __call__(self, call: Call) -> object:
         return await self.body(call)

@@ -1,10 +1,13 @@
-"""One attempt against time: how long it may take, and how long it may be silent."""
+"""One attempt against time: how long it may take, how long it may be silent, and what cannot be stopped."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
 
 from dagbok.domain.call import Call
 from dagbok.domain.ids import ExecutionId, TaskId
@@ -15,6 +18,7 @@ from dagbok.engine.runner import Attempt
 from engine.fakes import FakeClock, FakeTool, quiet
 
 SUB_TASK = SubTask.model_validate({"id": "7", "tool_or_prompt": {"name": "work"}})
+ABANDONED = " Its thread cannot be stopped: it is abandoned, and what it still returns is dropped."
 
 
 async def forever(call: Call) -> object:
@@ -24,10 +28,12 @@ async def forever(call: Call) -> object:
 class Trial:
     """An attempt, and what it came to."""
 
-    def __init__(self, body: Callable[[Call], Awaitable[object]] = forever, **bounds: Any) -> None:
+    def __init__(
+        self, body: Callable[[Call], Awaitable[object]] = forever, *, stoppable: bool = True, **bounds: Any
+    ) -> None:
         self.clock = FakeClock()
         self.outcomes: list[Outcome] = []
-        self.tool = FakeTool("work", body)
+        self.tool = FakeTool("work", body, stoppable=stoppable)
         call = Call(
             ExecutionId("dag-exec_1"), TaskId("7"), 1, 0, {}, "", SUB_TASK, dict, lambda message, fraction: None
         )  # fmt: skip
@@ -152,6 +158,64 @@ def test_an_attempt_that_ended_or_was_dropped_leaves_no_timer() -> None:
         assert not dropped.clock.ring()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"timeout_s": 5}, "The attempt took longer than its 5 s."),
+        ({"idle_timeout_s": 5}, "The attempt reported no progress for 5 s."),
+    ],
+)
+def test_a_thread_that_outlives_its_time_is_said_to_be_abandoned(
+    bounds: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        trial = Trial(stoppable=False, **bounds)
+        trial.attempt.start()
+        await quiet()
+        trial.clock.ring()
+        assert [outcome.message for outcome in trial.outcomes] == [message + ABANDONED]
+        await quiet()
+
+    asyncio.run(main())
+    assert _warnings(caplog) == [WARNING]
+
+
+def test_a_thread_whose_execution_was_ended_is_abandoned_too(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        trial = Trial(stoppable=False)
+        trial.attempt.start()
+        await quiet()
+        trial.attempt.drop()
+        await quiet()
+
+    asyncio.run(main())
+    assert _warnings(caplog) == [WARNING]
+
+
+WARNING = "execution dag-exec_1: the thread of task 7 (tool work) cannot be stopped and is abandoned"
+
+
+def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_what_can_be_stopped_or_has_ended_is_not_abandoned(caplog: pytest.LogCaptureFixture) -> None:
+    async def quick(call: Call) -> object:
+        return 1
+
+    async def main() -> None:
+        stopped, waiting, ended = Trial(), Trial(stoppable=False), Trial(quick, stoppable=False)
+        stopped.attempt.start()
+        ended.attempt.start()
+        await quiet()
+        for trial in (stopped, waiting, ended):  # of which the second has not started
+            trial.attempt.drop()
+        await quiet()
+
+    asyncio.run(main())
+    assert _warnings(caplog) == []
 
 
 def test_a_tool_that_was_cancelled_from_inside_may_have_been_anywhere() -> None:

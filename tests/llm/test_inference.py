@@ -52,7 +52,7 @@ def test_both_are_tools_as_the_engine_wants_them() -> None:
         ("inference", Effect.IDEMPOTENT, 60, None, False),
         ("__synthesis__", Effect.IDEMPOTENT, 60, None, False),
     ]
-    assert [(t.idle_timeout_s, t.retry) for t in tools] == [(None, None)] * 2
+    assert [(t.idle_timeout_s, t.retry, t.stoppable) for t in tools] == [(None, None, True)] * 2
 
 
 def test_the_parameters_are_a_schema_that_takes_what_plans_write() -> None:

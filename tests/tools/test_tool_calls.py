@@ -20,6 +20,7 @@ import pytest
 from pydantic import BaseModel
 from tool_calls import call, make_call, run
 
+from dagbok import Dagbok
 from dagbok.domain.call import Reply
 from dagbok.errors import ToolError
 from dagbok.tools.decorator import tool
@@ -299,3 +300,36 @@ def test_context_variables_reach_the_thread() -> None:
         assert run(look) == "trace"
     finally:
         seen.reset(token)
+
+
+def test_an_engine_says_of_a_thread_that_outlives_its_time_that_it_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    release, ended = threading.Event(), threading.Event()
+
+    @tool(effect="pure", timeout_seconds=0.2)
+    def hang() -> None:
+        release.wait(60)
+        ended.set()
+
+    plan = {
+        "original_request": "x",
+        "intent": {"primary": "x"},
+        "sub_tasks": [{"id": "1", "tool_or_prompt": {"name": "hang"}}],
+    }
+
+    async def main() -> str | None:
+        async with Dagbok(f"sqlite:///{tmp_path / 'diary.db'}", tools=[hang]) as dagbok:
+            execution = await dagbok.run(plan)
+            assert execution.sub_steps[0].error_code == "timeout"
+            assert not ended.is_set()
+            release.set()
+            return execution.sub_steps[0].error
+
+    assert asyncio.run(main()) == (
+        "The attempt took longer than its 0.2 s. Its thread cannot be stopped: it is abandoned, and what it still "
+        "returns is dropped."
+    )
+    assert ended.wait(60)
+    (record,) = [record for record in caplog.records if record.name == "dagbok.engine"]
+    assert "the thread of task 1 (tool hang) cannot be stopped and is abandoned" in record.getMessage()

@@ -77,6 +77,21 @@ def test_options_of_the_decorator_reach_the_tool() -> None:
     assert made.effect_of({"anything": 1}) is Effect.IDEMPOTENT
 
 
+def test_only_what_runs_on_the_loop_can_be_stopped() -> None:
+    async def on_loop() -> None: ...
+
+    def in_thread() -> None: ...
+
+    class Job:
+        async def __call__(self) -> None: ...
+
+    made = [as_tool(on_loop), as_tool(tool(name="job")(Job())), as_tool(functools.partial(on_loop))]
+    assert all(one.stoppable and one.at(Home()).stoppable for one in made)
+    assert not as_tool(in_thread).stoppable
+    assert not as_tool(in_thread).at(Home()).stoppable
+    assert not as_tool(tool(name="late")(lambda: on_loop())).stoppable, "what calls it is a thread"
+
+
 def test_an_effect_can_depend_on_the_params_and_is_once_where_they_do_not_tell() -> None:
     def effect(params: Mapping[str, Any]) -> Any:
         return {"read": "pure", "write": Effect.IDEMPOTENT, "odd": "twice", "none": None}[params["mode"]]
@@ -427,6 +442,7 @@ def test_a_tool_of_its_own_kind_needs_no_function() -> None:
         timer = False
         idle_timeout_s = 30.0
         retry: ClassVar[dict[str, Any]] = {"max_attempts": 2}
+        stoppable = False
 
         async def __call__(self, given: Any) -> Any:
             return given.params
@@ -437,7 +453,7 @@ def test_a_tool_of_its_own_kind_needs_no_function() -> None:
     assert Tool.of(made) is made
     assert asyncio.run(call(made, a=1)) == {"a": 1}
     assert (made.timeout_s, made.effect) == (600.0, Effect.IDEMPOTENT)
-    assert (made.idle_timeout_s, made.retry) == (30.0, {"max_attempts": 2})
+    assert (made.idle_timeout_s, made.retry, made.stoppable) == (30.0, {"max_attempts": 2}, False)
 
 
 def test_a_tool_works_without_a_registry() -> None:

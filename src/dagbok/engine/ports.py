@@ -56,6 +56,11 @@ class ToolSpec(Protocol):
         """Whether it only waits (`params["seconds"]`): the engine then keeps a due time instead of a task."""
         ...
 
+    @property
+    def stoppable(self) -> bool:
+        """Whether cancelling an attempt ends its body; the thread of a synchronous tool cannot be stopped."""
+        ...
+
     def __call__(self, call: Call) -> Awaitable[object]:
         """Run one attempt and return a value or a `Reply`.
 

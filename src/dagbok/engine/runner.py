@@ -7,6 +7,7 @@ hangs each become an outcome of this attempt alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from dagbok.domain.call import Call
@@ -17,6 +18,8 @@ from dagbok.engine.outcomes import Outcome, failure, success
 from dagbok.engine.ports import Clock, Timer, ToolSpec
 
 __all__ = ["Attempt", "Outcome", "failure"]
+
+log = logging.getLogger("dagbok.engine")
 
 
 class Attempt:
@@ -91,13 +94,21 @@ class Attempt:
         self._expire(f"The attempt reported no progress for {self._idle_timeout_s:g} s.")
 
     def _expire(self, message: str) -> None:
+        if not self.tool.stoppable:
+            message += " Its thread cannot be stopped: it is abandoned, and what it still returns is dropped."
         # The outcome does not wait for a body that ignores its cancellation.
         self._settle(Outcome(code="timeout", message=message, kind=AttemptOutcome.TIMEOUT.value, unknown=True))
         self._cut_off()
 
     def _cut_off(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
+        if self.task is None:
+            return
+        self.task.cancel()
+        if not self.tool.stoppable:
+            log.warning(
+                "execution %s: the thread of task %s (tool %s) cannot be stopped and is abandoned",
+                self.call.execution_id, self.call.task_id, self.tool.name,
+            )  # fmt: skip
 
     def _close(self) -> bool:
         if self.settled:

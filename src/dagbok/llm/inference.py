@@ -36,6 +36,7 @@ class _ModelTool:
     timer: bool = False
     idle_timeout_s: float | None = None
     retry: Mapping[str, Any] | None = None
+    stoppable: bool = True
     _prompt: Callable[[Call, int], Prompt]
 
     def __init__(self, models: Models) -> None:

@@ -66,7 +66,7 @@ def tool(
 
     The description and what each parameter means come from its docstring (Google style), the JSON Schema from its
     signature. A parameter annotated `ToolContext` receives it and is not part of the schema. Async functions run on
-    the loop, so they must not block; others run in a daemon thread.
+    the loop, so they must not block; others run in a daemon thread, which nothing can stop once their time is up.
 
     Args:
         function: Given when the decorator is used without parentheses.
@@ -160,7 +160,8 @@ def _build(function: Callable[..., Any], options: Options, namespace: Mapping[st
     except Misconfigured as exc:
         raise Misconfigured(f"{origin} cannot be made a tool: {exc.message}.") from exc
     name = options.name or str(getattr(inner, "__name__", type(inner).__name__))
-    body = _Body(function, name, taken, on_loop=inspect.iscoroutinefunction(runs))
+    on_loop = inspect.iscoroutinefunction(runs)
+    body = _Body(function, name, taken, on_loop=on_loop)
     described = description if options.description is None else options.description
     return Tool(
         name=name,
@@ -171,6 +172,7 @@ def _build(function: Callable[..., Any], options: Options, namespace: Mapping[st
         origin=origin,
         function=function,
         method=method,
+        stoppable=on_loop,
     )
 
 

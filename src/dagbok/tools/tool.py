@@ -85,6 +85,8 @@ class Spec(Protocol):
     def idle_timeout_s(self) -> float | None: ...
     @property
     def retry(self) -> Mapping[str, Any] | None: ...
+    @property
+    def stoppable(self) -> bool: ...
     def __call__(self, call: Call, /) -> Awaitable[object]:
         """Run one attempt."""
         ...
@@ -106,6 +108,7 @@ class Tool:
     origin: str = ""  #: `module:qualname`, for messages
     function: Callable[..., Any] | None = None  #: what `@tool` stood on, if anything
     method: bool = False  #: made in a class body: only its bound form can be called
+    stoppable: bool = True  #: cancelling a call ends its body; not so where that runs in a thread
     home: Home = NO_HOME
 
     def __post_init__(self) -> None:
@@ -193,6 +196,7 @@ class Tool:
             parameters=spec.parameters,
             body=lambda call, _: spec(call),
             options=options,
+            stoppable=spec.stoppable,
             origin=f"{kind.__module__}:{kind.__qualname__}",
         )
 
