@@ -26,6 +26,7 @@ from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import Json, parse
 from dagbok.engine.clock import SystemClock
 from dagbok.engine.containment import contain
+from dagbok.engine.outcomes import failure, success
 from dagbok.engine.ports import ToolSpec
 from dagbok.engine.scheduler import Scheduler
 from dagbok.errors import BadInput, Conflict, Misconfigured, NotFound
@@ -44,6 +45,7 @@ from dagbok.tools.egress import Egress
 from dagbok.tools.mail import send_email_tool
 from dagbok.tools.registry import Home, Registry, Tool
 from dagbok.tools.secrets import Vault as Vault  # for those who may not look into `tools`
+from dagbok.tools.tool import OnLate
 from dagbok.tools.tool import Options as ToolOptions
 
 log = logging.getLogger("dagbok")
@@ -135,7 +137,7 @@ class Dagbok:
         settings = self.settings
         models = Models(settings)
         stack.push_async_callback(models.aclose)
-        registry = make_registry(settings, self._tools, models)
+        registry = make_registry(settings, self._tools, models, on_late=self._hear_late)
         stack.callback(registry.close)
         given = self._secrets
         vault = given if isinstance(given, Vault) else await asyncio.to_thread(Vault.load, settings, over=given)
@@ -173,7 +175,7 @@ class Dagbok:
         stack.callback(contain(asyncio.get_running_loop()))
         stack.push_async_callback(scheduler.close, settings.close_grace_s)
         owner = f"{self._command}:{os.getpid()}:{uuid_utils.uuid7()}"
-        worker = LocalWorker(scheduler, journal, reader, tools, owner=owner, secrets=vault)
+        worker = self._worker = LocalWorker(scheduler, journal, reader, tools, owner=owner, secrets=vault)
         stack.push_async_callback(worker.close)
         self.scheduler = scheduler
         self._service = Service(
@@ -182,6 +184,15 @@ class Dagbok:
         stack.callback(self._service.close)
         if taken := await worker.start(recover=self._recover):
             log.info("going on with %d unfinished executions", taken)
+
+    def _hear_late(self, call: Call, value: object, error: BaseException | None) -> None:
+        """Take what an abandoned thread brought after all."""
+        redactor = self.service.redactor
+        if error is None:
+            outcome = success(value, max_bytes=self.settings.max_result_bytes, redactor=redactor)
+        else:
+            outcome = failure(error, redactor)
+        self._worker.late(call, outcome)
 
     # -- what a program does ----------------------------------------------------------------------------------------
 
@@ -332,7 +343,11 @@ def model_hint(model: str | None) -> str | None:
 
 
 def make_registry(
-    settings: Settings, tools: Iterable[Callable[..., Any] | Tool] = (), models: Models | None = None
+    settings: Settings,
+    tools: Iterable[Callable[..., Any] | Tool] = (),
+    models: Models | None = None,
+    *,
+    on_late: OnLate | None = None,
 ) -> Registry:
     """Return the tools of these settings: those that ship, installed ones, modules of the settings, and `tools`.
 
@@ -345,6 +360,7 @@ def make_registry(
         workspace=settings.workspace,
         timeout_s=settings.tool_timeout_s,
         max_threads=settings.max_concurrency,
+        on_late=on_late,
         egress=Egress(
             allow=settings.egress_allow, timeout_s=settings.http_timeout_s, max_bytes=settings.max_response_bytes
         ),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dagbok.domain import retry, values
 from dagbok.domain.retry import NEVER, NO_RETRY, PASSING, Policy
+from dagbok.domain.states import Effect
 from dagbok.domain.values import JsonText
 from dagbok.errors import Conflict, Misconfigured
 from domain.executions import Played, plan_of
@@ -23,25 +24,35 @@ STEADY = Policy(jitter=0.0)
 
 def test_the_default_tries_again_what_passes_by_itself_and_nothing_else() -> None:
     for code in PASSING:
-        assert Policy().allows(code, 1)
-        assert Policy().allows(code, 2)
-        assert not Policy().allows(code, 3)
+        assert Policy().allows(code, 1, Effect.PURE)
+        assert Policy().allows(code, 2, Effect.PURE)
+        assert not Policy().allows(code, 3, Effect.PURE)
     for code in ("tool_error", "server_error", "not_found", *NEVER):
-        assert not Policy().allows(code, 1)
+        assert not Policy().allows(code, 1, Effect.PURE)
 
 
 def test_whoever_asks_for_attempts_means_every_error_that_trying_again_may_mend() -> None:
     asked = Policy().over({"max_attempts": 5})
-    assert asked.allows("tool_error", 4)
-    assert not asked.allows("tool_error", 5)
+    assert asked.allows("tool_error", 4, Effect.PURE)
+    assert not asked.allows("tool_error", 5, Effect.PURE)
     for code in NEVER:
-        assert not asked.allows(code, 1)
+        assert not asked.allows(code, 1, Effect.PURE)
 
 
 def test_codes_that_are_named_are_the_only_ones() -> None:
     asked = Policy().over({"max_attempts": 5, "retry_on": ["tool_error"]})
-    assert asked.allows("tool_error", 1)
-    assert not asked.allows("timeout", 1)
+    assert asked.allows("tool_error", 1, Effect.PURE)
+    assert not asked.allows("timeout", 1, Effect.PURE)
+
+
+def test_a_once_tool_is_repeated_after_what_may_have_come_half_way_only_if_the_code_is_named() -> None:
+    many = Policy().over({"max_attempts": 5})
+    assert many.allows("rate_limited", 1, Effect.ONCE)
+    assert many.allows("unavailable", 1, Effect.ONCE)
+    assert not many.allows("tool_error", 1, Effect.ONCE)
+    assert not many.allows("server_error", 1, Effect.ONCE)
+    named = Policy().over({"max_attempts": 5, "retry_on": ["tool_error"]})
+    assert named.allows("tool_error", 1, Effect.ONCE)
 
 
 def test_what_a_layer_does_not_say_is_what_the_layer_below_says() -> None:

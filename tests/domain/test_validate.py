@@ -622,7 +622,13 @@ def test_what_no_attempt_can_go_by_is_named(fields: dict[str, Any], pointer: str
 
 
 def test_a_policy_that_can_be_used_is_no_problem() -> None:
-    whole: dict[str, Any] = {"max_attempts": 100, "backoff_seconds": 0, "factor": 1, "max_backoff_seconds": 0, "jitter": 1}
+    whole: dict[str, Any] = {
+        "max_attempts": 100,
+        "backoff_seconds": 0,
+        "factor": 1,
+        "max_backoff_seconds": 0,
+        "jitter": 1,
+    }
     usable: list[Any] = [whole, {"retry_on": []}, {"max_attempts": 2, "note": "unknown fields are kept"}, {}, None]
     for retry in usable:
         assert found(plan_of(task(1, retry=retry))) == set()

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from dagbok.cluster.timers import Due, Timers
-from dagbok.domain import commands, values
+from dagbok.domain import commands, doubt, values
+from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution, restore
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.plan import HUMAN, Plan
 from dagbok.domain.records import Command, StoredExecution
 from dagbok.domain.states import Reason
+from dagbok.domain.values import Json
+from dagbok.engine.outcomes import Outcome
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools
 from dagbok.engine.scheduler import Scheduler
 from dagbok.errors import DagbokError, NotFound, StoreError, StoreRejected
@@ -39,6 +42,12 @@ class OwningJournal(Journal, Protocol):
         """Make `owner` the owner and return all that is needed to go on. Raises NotFound."""
         ...
 
+    def write_command(
+        self, execution_id: ExecutionId, kind: str, data: Mapping[str, Json], by: str | None
+    ) -> asyncio.Future[int]:
+        """Write a command and return its number."""
+        ...
+
 
 class Diary(Due, Protocol):
     """The part of the reader that finds what there is to do. Synchronous; called from threads."""
@@ -53,6 +62,10 @@ class Diary(Due, Protocol):
 
     def commands_changed(self) -> bool:
         """Return whether there may be new commands since the last call."""
+        ...
+
+    def question(self, execution_id: str, task_id: str) -> Mapping[str, Any] | None:
+        """Return the latest question of a sub-step."""
         ...
 
     def pending_commands(self, execution_ids: Sequence[str] | None = None) -> list[Command]:
@@ -90,7 +103,9 @@ class LocalWorker:
         self._timers = Timers(diary, self.clock, self.take_over)
         self._poll: asyncio.Task[None] | None = None
         self._rescues: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
         scheduler.on_rejected = self._rescue
+        scheduler.on_late = self.late
 
     @property
     def clock(self) -> Clock:
@@ -115,7 +130,7 @@ class LocalWorker:
     async def close(self) -> None:
         """Stop hearing commands and taking over. The scheduler is closed by whoever opened it."""
         self._closing.set()
-        tasks = [task for task in (self._poll, *self._timers.close(), *self._rescues) if task is not None]
+        tasks = [task for task in (self._poll, *self._timers.close(), *self._rescues, *self._late) if task is not None]
         if tasks:
             # A read goes on in its thread whatever becomes of the task; it gets the time to give its connection back.
             await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
@@ -238,6 +253,38 @@ class LocalWorker:
                 log.exception("a command cannot be applied; it is tried again")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), POLL_INTERVAL_S)
+
+    # -- late results -----------------------------------------------------------------------------------------------
+
+    def late(self, call: Call, outcome: Outcome) -> None:
+        """Lay what an attempt brought, whose time was over, beside the question whether it happened.
+
+        As a command: the execution may have left the memory.
+        """
+        if not self._closing.is_set():
+            task = asyncio.get_running_loop().create_task(self._tell_late(call, outcome))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+
+    async def _tell_late(self, call: Call, outcome: Outcome) -> None:
+        try:
+            if not await self._is_asked(call):
+                log.info("execution %s: task %s ended after its time; nobody asks", call.execution_id, call.task_id)
+                return
+            came = doubt.brought(outcome.result, outcome.code, outcome.message)
+            data = {"taskId": call.task_id, "attempt": call.attempt, "brought": came}
+            await self._journal.write_command(call.execution_id, "late", data, None)
+            await self.hear()
+        except DagbokError as exc:
+            log.warning("execution %s: what task %s brought late is lost: %s", call.execution_id, call.task_id, exc)
+
+    async def _is_asked(self, call: Call) -> bool:
+        execution = self._scheduler.get(call.execution_id)
+        if execution is not None:  # its rows may not say so yet
+            asked = execution.steps[execution.index[call.task_id]].question
+            return asked is not None and asked.kind == doubt.KIND
+        row = await asyncio.to_thread(self._diary.question, call.execution_id, call.task_id)
+        return row is not None and row["kind"] == doubt.KIND and row["closed_at"] is None
 
     # -- rescue -----------------------------------------------------------------------------------------------------
 

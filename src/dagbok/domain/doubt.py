@@ -29,8 +29,18 @@ def question(step: Step, why: str, asked_at: int) -> QuestionRow:
     )  # fmt: skip
 
 
+def brought(result: JsonText | None, code: str = "", message: str = "") -> dict[str, Json]:
+    """Return what came late, as it is laid beside the question: {"result"} or {"error", "errorCode"}."""
+    if result is None:
+        return {"error": message, "errorCode": code}
+    if len(result) > MAX_LATE_BYTES:
+        message = f"It returned {len(result):,} characters, which are too many to be kept here."
+        return {"error": message, "errorCode": "result_too_large"}
+    return {"result": values.decode(result)}
+
+
 def with_late(asked: QuestionRow, late: Json) -> QuestionRow:
-    """Return the question with what came late beside it: {"result"} or {"error", "errorCode"}."""
+    """Return the question with what came late beside it."""
     shown = values.decode(asked.shown) if asked.shown else {}
     return asked._replace(shown=values.encode({**shown, "late": late}))
 

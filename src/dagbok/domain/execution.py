@@ -172,7 +172,7 @@ class Execution(Flow):
             self._ask_whether(position, message, now_ms)
         elif (
             opened
-            and retry.allows(code, step.failures)
+            and retry.allows(code, step.failures, step.effect)
             and self._try_again(position, code, message, now_ms, retry, retry_after_s)
         ):
             step.error, step.error_code, step.error_detail = message, code, detail

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-#: Nobody is heard who asks for more patience than this.
-MAX_RETRY_AFTER_S: Final = 86_400.0
+#: More patience than this is the same to everybody.
+MAX_RETRY_AFTER_S: Final = 366 * 86_400.0
 
 _CODES: Final = {
     **dict.fromkeys((401, 403, 407), "refused"),
@@ -39,7 +39,7 @@ def may_have_acted(status: int, retry_after_s: float | None) -> bool:
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that `Retry-After` asks for (RFC 9110, 10.2.3), at most a day; None: it asks for nothing.
+    """Return the seconds that `Retry-After` asks for (RFC 9110, 10.2.3), at most a year; None: it asks for nothing.
 
     Args:
         headers: Of the answer; names of a plain dict in lower case. `retry-after-ms`, which servers of models send

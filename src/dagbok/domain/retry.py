@@ -17,14 +17,15 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dagbok.domain.states import Effect
 from dagbok.errors import Misconfigured
 
 #: Codes of errors that pass by themselves.
 PASSING: Final = frozenset({"timeout", "rate_limited", "unavailable"})
 #: Codes of errors that are never retried: the same input fails in the same way, or nobody knows what a try has done.
 NEVER: Final = frozenset(
-    {"invalid_input", "not_json", "bad_reference", "unknown_tool", "unknown_secret", "refused", "refused_address"}
-    | {"misconfigured", "result_too_large", "too_large", "outcome_unknown", "crash_loop", "engine_error"}
+    {"invalid_input", "not_json", "bad_reference", "unknown_tool", "unknown_secret", "refused", "outcome_unknown"}
+    | {"crash_loop", "result_too_large"}
 )
 MAX_ATTEMPTS: Final = 100
 MAX_BACKOFF_S: Final = 7 * 86_400.0
@@ -74,11 +75,17 @@ class Policy:
             said["retry_on"] = None
         return replace(self, **said)
 
-    def allows(self, code: str, failures: int) -> bool:
-        """Return whether an attempt that failed with `code`, the `failures`-th that did, is followed by another."""
+    def allows(self, code: str, failures: int, effect: Effect) -> bool:
+        """Return whether an attempt that failed with `code`, the `failures`-th that did, is followed by another.
+
+        A `once` tool that failed otherwise than by being turned away may have come half-way: the plan has to name the
+        code. (Where nobody knows what an attempt has done, nobody asks here.)
+        """
         if failures >= self.max_attempts or code in NEVER:
             return False
-        return self.retry_on is None or code in self.retry_on
+        if self.retry_on is None:
+            return effect is not Effect.ONCE or code in PASSING
+        return code in self.retry_on
 
     def delay_ms(self, failures: int, key: str, retry_after_s: float | None = None) -> int:
         """Return the pause before the next attempt.

@@ -44,7 +44,7 @@ class Outcome:
     detail: str | None = None
     kind: str = AttemptOutcome.FAILED.value  # or TIMEOUT
     charge: Charge = NO_CHARGE
-    #: What the other side asked for before the next attempt; finite, from 0 to a day.
+    #: What the other side asked for before the next attempt; finite, from 0 to a year.
     retry_after_s: float | None = None
     #: Nobody can say whether the attempt took effect. Of interest only where the effect is `once`.
     unknown: bool = False

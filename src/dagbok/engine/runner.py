@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from dagbok.domain.call import Call
 from dagbok.domain.secrets import Redactor
@@ -21,15 +22,21 @@ __all__ = ["Attempt", "Outcome", "failure"]
 
 log = logging.getLogger("dagbok.engine")
 
+_CANCELLED: Final = Outcome(code="tool_error", message="The tool was cancelled from inside.", unknown=True)
+
 
 class Attempt:
-    """A running body. `done` is called once, on the loop, unless the attempt was dropped before."""
+    """A running body. `done` is called once, on the loop, unless the attempt was dropped before.
+
+    `late` is called with what a body brings whose time was over; without it that is dropped.
+    """
 
     __slots__ = (
         "_clock",
         "_done",
         "_idle",
         "_idle_timeout_s",
+        "_late",
         "_max_bytes",
         "_redactor",
         "_timeout",
@@ -51,6 +58,7 @@ class Attempt:
         max_bytes: int,
         redactor: Redactor,
         done: Callable[[Attempt, Outcome], None],
+        late: Callable[[Call, Outcome], None] | None = None,
     ) -> None:
         self.call = call
         self.tool = tool
@@ -64,6 +72,7 @@ class Attempt:
         self._max_bytes = max_bytes
         self._redactor = redactor
         self._done = done
+        self._late = late
 
     def start(self) -> None:
         """Run the body on the running loop, unless it was dropped before."""
@@ -80,6 +89,7 @@ class Attempt:
 
     def drop(self) -> None:
         """Cut the body off and forget it: its outcome is nobody's business any more."""
+        self._late = None
         if self._close():
             self._cut_off()
 
@@ -95,7 +105,8 @@ class Attempt:
 
     def _expire(self, message: str) -> None:
         if not self.tool.stoppable:
-            message += " Its thread cannot be stopped: it is abandoned, and what it still returns is dropped."
+            fate = "dropped" if self._late is None else "laid beside the question whether it happened"
+            message += f" Its thread cannot be stopped: it is abandoned, and what it still returns is {fate}."
         # The outcome does not wait for a body that ignores its cancellation.
         self._settle(Outcome(code="timeout", message=message, kind=AttemptOutcome.TIMEOUT.value, unknown=True))
         self._cut_off()
@@ -125,7 +136,11 @@ class Attempt:
             self._done(self, outcome)
 
     async def _run(self) -> None:
-        self._settle(await self._outcome())
+        outcome = await self._outcome()
+        if not self.settled:
+            self._settle(outcome)
+        elif self._late is not None and outcome is not _CANCELLED:  # it did not heed its cancellation
+            self._late(self.call, outcome)
 
     async def _outcome(self) -> Outcome:
         in_tool.set(True)  # in the context of this task alone
@@ -133,7 +148,7 @@ class Attempt:
             value = await self.tool(self.call)
         except asyncio.CancelledError:
             # Where we cut it off nobody listens; otherwise something inside the tool was cancelled.
-            return Outcome(code="tool_error", message="The tool was cancelled from inside.", unknown=True)
+            return _CANCELLED
         except KeyboardInterrupt:
             raise
         except BaseException as exc:  # SystemExit and GeneratorExit too: no tool ends the program

@@ -84,6 +84,8 @@ class Scheduler:
         #: Called when an execution was released, with the time when it is due (None: by itself never); expected to
         #: `take_over` it then. Without it every execution stays in memory.
         self.on_parked: Callable[[int | None], None] | None = None
+        #: Called with what an attempt of a `once` tool brings after its time was over: somebody is asked about it.
+        self.on_late: Callable[[Call, Outcome], None] | None = None
         #: Called when the database refuses an execution's rows; expected to end it by `take_over` or to `give_up`.
         self.on_rejected: Callable[[ExecutionId, StoreRejected], None] | None = None
 
@@ -240,8 +242,9 @@ class Scheduler:
 
         attempt = Attempt(
             self._call(run, position, resolved.params), tool, clock=self.clock,
-            timeout_s=step.task.timeout_seconds or tool.timeout_s, max_bytes=self._max_bytes,
-            redactor=self._secrets.redactor, done=done,
+            timeout_s=step.task.timeout_seconds or tool.timeout_s,
+            idle_timeout_s=step.task.idle_timeout_seconds or tool.idle_timeout_s, max_bytes=self._max_bytes,
+            redactor=self._secrets.redactor, done=done, late=self.on_late if step.effect is Effect.ONCE else None,
         )  # fmt: skip
         run.attempts[position] = attempt
         self._slots.take(tool)
@@ -259,7 +262,7 @@ class Scheduler:
 
         def report(message: str, fraction: float | None) -> None:
             message = redact(message)
-            loop.call_soon_threadsafe(self._reported, run, position, number, message, fraction)
+            loop.call_soon_threadsafe(self._heard, run, position, number, message, fraction)
 
         synthesis = position == execution.synthesis
         return Call(
@@ -326,6 +329,12 @@ class Scheduler:
         if attempt.task is not None and not attempt.task.done():
             self._orphans.add(attempt.task)
             attempt.task.add_done_callback(self._orphans.discard)
+
+    def _heard(self, run: Run, position: int, attempt: int, message: str, fraction: float | None) -> None:
+        running = run.attempts.get(position)
+        if running is not None and running.call.attempt == attempt:
+            running.heard()
+            self._reported(run, position, attempt, message, fraction)
 
     def _reported(self, run: Run, position: int, attempt: int, message: str, fraction: float | None) -> None:
         step = run.execution.steps[position]
