@@ -12,7 +12,6 @@ from dagbok import Dagbok, tool
 from dagbok.domain import values
 from dagbok.domain.states import ExecutionStatus
 
-
 _SAME = {"data": "<Result from Task 1>", "expression": "@"}
 
 
