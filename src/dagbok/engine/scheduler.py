@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dagbok.domain import commands, secrets, values
+from dagbok.domain import commands, secrets
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import ExecutionId
@@ -28,7 +28,9 @@ from dagbok.domain.records import Changes, Command
 from dagbok.domain.retry import Policy, readable
 from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
 from dagbok.engine import prepare
+from dagbok.engine.orphans import Orphans
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools, ToolSpec
+from dagbok.engine.reports import Reports
 from dagbok.engine.run import Run, settle
 from dagbok.engine.runner import Attempt, Outcome, failure
 from dagbok.engine.slots import Slots
@@ -40,10 +42,8 @@ log = logging.getLogger("dagbok.engine")
 PARK_AFTER_S = 5.0
 #: No timer sleeps longer: the wall clock may be set forward meanwhile, and timers of a loop do not follow it.
 LONGEST_NAP_S = 30.0
-#: A step's progress is kept at most this often.
-PROGRESS_INTERVAL_S = 0.25
-#: How long closing waits for commits under way (a database may be away), and for bodies to heed their cancellation.
-CLOSE_COMMITS_S, CLOSE_BODIES_S = 10.0, 1.0
+#: How long closing waits for commits under way: a database may be away.
+CLOSE_COMMITS_S = 10.0
 
 Listener = Callable[[Execution, Changes], None]
 
@@ -77,7 +77,8 @@ class Scheduler:
         # The engine's own: what is done for one execution must not be logged as part of another's request.
         self._context = contextvars.copy_context()
         self._listeners: list[Listener] = []
-        self._orphans: set[asyncio.Task[None]] = set()  # bodies that ended for us, but not yet for Python
+        self._orphans = Orphans()
+        self._reports = Reports(clock, self._changed)
         self._waiters: dict[ExecutionId, asyncio.Future[None]] = {}  # of executions that are not in memory now
         #: Executions that left the memory and come back by themselves.
         self.parked: set[ExecutionId] = set()
@@ -262,7 +263,7 @@ class Scheduler:
 
         def report(message: str, fraction: float | None) -> None:
             message = redact(message)
-            loop.call_soon_threadsafe(self._heard, run, position, number, message, fraction)
+            loop.call_soon_threadsafe(self._reports.take, run, position, number, message, fraction)
 
         synthesis = position == execution.synthesis
         return Call(
@@ -326,32 +327,8 @@ class Scheduler:
         del run.attempts[position]
         run.progress.pop(position, None)
         self._slots.release(attempt.tool)
-        if attempt.task is not None and not attempt.task.done():
-            self._orphans.add(attempt.task)
-            attempt.task.add_done_callback(self._orphans.discard)
-
-    def _heard(self, run: Run, position: int, attempt: int, message: str, fraction: float | None) -> None:
-        running = run.attempts.get(position)
-        if running is not None and running.call.attempt == attempt:
-            running.heard()
-            self._reported(run, position, attempt, message, fraction)
-
-    def _reported(self, run: Run, position: int, attempt: int, message: str, fraction: float | None) -> None:
-        step = run.execution.steps[position]
-        if step.attempt != attempt or step.status is not StepStatus.RUNNING:
-            return
-        if position in run.progress:
-            run.progress[position] = (message, fraction)  # the last of an interval is kept at its end
-            return
-        run.progress[position] = None
-        run.execution.report(position, values.encode({"message": message, "fraction": fraction}))
-        self._changed(run)
-        self.clock.call_later(PROGRESS_INTERVAL_S, lambda: self._progress_due(run, position, attempt))
-
-    def _progress_due(self, run: Run, position: int, attempt: int) -> None:
-        latest = run.progress.pop(position, None)
-        if latest is not None:
-            self._reported(run, position, attempt, *latest)
+        if attempt.task is not None:
+            self._orphans.take(attempt.task)
 
     # -- committing -------------------------------------------------------------------------------------------------
 
@@ -505,7 +482,7 @@ class Scheduler:
             run.settle(_stopped(run.execution.id))
         for id in list(self._waiters):
             self.give_up(id, _stopped(id))
-        await self._bury()
+        await self._orphans.bury()
 
     def _suspend(self, run: Run, now_ms: int) -> None:
         cut_off = [
@@ -530,17 +507,6 @@ class Scheduler:
                 return
             await asyncio.wait(appends, timeout=left)
             await asyncio.sleep(0)  # what their callbacks scheduled comes first
-
-    async def _bury(self) -> None:
-        """Let cut-off bodies end. One that swallows its cancellation must not keep the program from ending."""
-        if self._orphans:
-            await asyncio.wait(set(self._orphans), timeout=CLOSE_BODIES_S)
-        for task in self._orphans:
-            log.warning("a tool did not end when it was cancelled; it is left behind: %s", task.get_coro())
-            # `asyncio.run` waits for every task it knows of, for ever. This is how one leaves its books; see
-            # https://docs.python.org/3/library/asyncio-extending.html#task-lifetime-support
-            asyncio._unregister_task(task)
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is no news that it is pending
 
 
 def _stopped(id: ExecutionId) -> Conflict:
