@@ -27,7 +27,7 @@ from dagbok.domain.values import Json, parse
 from dagbok.engine.clock import SystemClock
 from dagbok.engine.containment import contain
 from dagbok.engine.outcomes import failure, success
-from dagbok.engine.ports import ToolSpec
+from dagbok.engine.ports import Clock, ToolSpec
 from dagbok.engine.scheduler import Scheduler
 from dagbok.errors import BadInput, Conflict, Misconfigured, NotFound
 from dagbok.llm.extractive import HINT, NAME
@@ -43,10 +43,9 @@ from dagbok.store.lock import Owner
 from dagbok.store.queries import Reader
 from dagbok.tools.egress import Egress
 from dagbok.tools.mail import send_email_tool
-from dagbok.tools.registry import Home, Registry, Tool
+from dagbok.tools.registry import Registry, Tool, as_tool
 from dagbok.tools.secrets import Vault as Vault  # for those who may not look into `tools`
 from dagbok.tools.tool import OnLate
-from dagbok.tools.tool import Options as ToolOptions
 
 log = logging.getLogger("dagbok")
 
@@ -82,18 +81,24 @@ class Dagbok:
         secrets: Mapping[str, str] | Vault | None = None,
         recover: bool = True,
         command: str | None = None,
+        clock: Clock | None = None,
+        journal: Callable[[Journal], Journal] | None = None,
         **flags: Any,
     ) -> None:
         """Prepare an engine; nothing is opened yet.
 
         Args:
             database_url: `sqlite:///FILE` or `postgresql://...`; the setting where not given.
-            tools: Functions, decorated with `@tool` or not, beside the tools that ship and those of the settings.
+            tools: Functions, decorated with `@tool` or not, beside the tools that ship and those of the settings; also
+                objects such as `dagbok.testing.ScriptedTool`.
             settings: Where given, the environment is not read for them.
             secrets: Values by name, above those of `DAGBOK_SECRET_*` and of the file in the settings; or all there are,
                 as a `Vault`.
             recover: Whether to go on with what an earlier process left unfinished.
             command: How this program is named to others that find the database taken.
+            clock: For tests: the time that the engine goes by, such as `dagbok.testing.FakeClock`.
+            journal: For tests: returns what the engine writes by, given the real journal, such as
+                `dagbok.testing.CrashingJournal(...).around`.
             flags: Any field of `Settings`, above the environment.
         """
         if settings is None:
@@ -104,6 +109,8 @@ class Dagbok:
         self._tools = tuple(tools)
         self._secrets = secrets
         self._recover = recover
+        self._clock = clock
+        self._around = journal
         self._command = command or Path(sys.argv[0] or "python").name
         self._stack = AsyncExitStack()
         self._service: Service | None = None
@@ -157,11 +164,12 @@ class Dagbok:
         journal = Journal(database, lock=self.lock)
         journal.start()
         stack.push_async_callback(journal.close)
+        writing = journal if self._around is None else self._around(journal)
         tools = _EngineTools(registry, Synthesis(models))
         scheduler = Scheduler(
-            journal,
+            writing,
             tools,
-            SystemClock(),
+            self._clock or SystemClock(),
             max_concurrency=settings.max_concurrency,
             max_result_bytes=settings.max_result_bytes,
             secrets=vault,
@@ -175,11 +183,11 @@ class Dagbok:
         stack.callback(contain(asyncio.get_running_loop()))
         stack.push_async_callback(scheduler.close, settings.close_grace_s)
         owner = f"{self._command}:{os.getpid()}:{uuid_utils.uuid7()}"
-        worker = self._worker = LocalWorker(scheduler, journal, reader, tools, owner=owner, secrets=vault)
+        worker = self._worker = LocalWorker(scheduler, writing, reader, tools, owner=owner, secrets=vault)
         stack.push_async_callback(worker.close)
         self.scheduler = scheduler
         self._service = Service(
-            reader, journal=journal, worker=worker, registry=registry, settings=settings, redactor=vault.redactor
+            reader, journal=writing, worker=worker, registry=registry, settings=settings, redactor=vault.redactor
         )
         stack.callback(self._service.close)
         if taken := await worker.start(recover=self._recover):
@@ -369,21 +377,8 @@ def make_registry(
     registry.add(send_email_tool(settings))
     for module in settings.tools:
         registry.load_module(module)
-    for function in tools:
-        registry.add(function)
-    registry.add(_as_tool(Inference(models or Models(settings))))
+    # Stand-ins last: they take the place of tools, wherever in the list those are.
+    for made in sorted(map(as_tool, tools), key=lambda made: made.options.stand_in):
+        registry.add(made)
+    registry.add(Inference(models or Models(settings)))
     return registry
-
-
-def _as_tool(inference: Inference) -> Tool:
-    async def ask(call: Call, _: Home) -> object:
-        return await inference(call)
-
-    return Tool(
-        name=inference.name,
-        description=inference.description,
-        parameters=inference.parameters,
-        body=ask,
-        options=ToolOptions(effect=inference.effect, timeout_s=inference.timeout_s),
-        origin="dagbok.llm.inference:Inference",
-    )

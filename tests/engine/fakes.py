@@ -1,9 +1,8 @@
-"""Stand-ins behind the engine's ports: time a test moves, tools it scripts, a journal it can hold back."""
+"""Stand-ins behind the engine's ports that are for its own tests: tools of functions, a journal held back."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,64 +14,10 @@ from dagbok.domain.ids import Epoch, ExecutionId
 from dagbok.domain.plan import Plan, SubTask
 from dagbok.domain.records import Changes
 from dagbok.domain.states import Effect
-from dagbok.engine.ports import NO_SECRETS, Secrets, Timer
+from dagbok.engine.ports import NO_SECRETS, Secrets
 from dagbok.engine.scheduler import Scheduler
-
-
-class FakeTimer:
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback: Callable[[], None] | None = callback
-
-    def cancel(self) -> None:
-        self.callback = None
-
-
-class FakeClock:
-    """Time stands still until `advance` or `run` moves it to the next timer."""
-
-    def __init__(self, now_ms: int = 1_800_000_000_000) -> None:
-        self.now_us = now_ms * 1000
-        self._timers: list[tuple[int, int, FakeTimer]] = []
-        self._numbers = itertools.count()
-
-    def now_ms(self) -> int:
-        return self.now_us // 1000
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        timer = FakeTimer(callback)
-        heapq.heappush(self._timers, (self.now_us + round(delay_s * 1e6), next(self._numbers), timer))
-        return timer
-
-    async def sleep(self, seconds: float) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.call_later(seconds, lambda: None if future.done() else future.set_result(None))
-        await future
-
-    def ring(self) -> bool:
-        """Move to the next timer and ring it; return whether there was one."""
-        while self._timers:
-            due, _, timer = heapq.heappop(self._timers)
-            if timer.callback is not None:
-                self.now_us = max(self.now_us, due)
-                timer.callback()
-                return True
-        return False
-
-    async def run(self, done: asyncio.Future[Any]) -> None:
-        """Ring timers, letting all that follows from each happen, until `done`."""
-        idle = 0
-        while not done.done():
-            await quiet()
-            idle = 0 if done.done() or self.ring() else idle + 1
-            assert idle < 20, "nothing is due and nothing is decided"
-        done.result()
-
-
-async def quiet(turns: int = 12) -> None:
-    """Let the loop go round until what was scheduled without a timer has happened."""
-    for _ in range(turns):
-        await asyncio.sleep(0)
-
+from dagbok.testing import FakeClock
+from dagbok.testing.clock import quiet as quiet
 
 Body = Callable[[Call], Awaitable[object]]
 
@@ -173,8 +118,9 @@ class Bench:
         max_concurrency: int = 1000,
         journal: FakeJournal | None = None,
         secrets: Secrets = NO_SECRETS,
+        clock: FakeClock | None = None,
     ) -> None:
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
         self.tools = FakeTools(*tools)
         self.journal = journal or FakeJournal()
         self.scheduler = Scheduler(
@@ -198,7 +144,7 @@ class Bench:
         return made_execution
 
     async def finish(self, *executions: Execution) -> None:
-        await self.clock.run(asyncio.ensure_future(self._ends(executions)))
+        await self.clock.run(self._ends(executions))
 
     async def _ends(self, executions: Iterable[Execution]) -> None:
         await asyncio.gather(*(self.scheduler.wait(each.id) for each in executions))

@@ -24,7 +24,7 @@ from dagbok.errors import Misconfigured, ToolError
 from dagbok.tools import docstring, inputs
 from dagbok.tools.context import context_of
 from dagbok.tools.results import as_json
-from dagbok.tools.tool import EffectOf, Home, OnLate, Options, Tool, exited
+from dagbok.tools.tool import EffectOf, Home, OnLate, Options, Tool, exited, is_spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 EffectName = Effect | Literal["pure", "idempotent", "once"] | EffectOf
@@ -112,11 +112,15 @@ def tool(
 def as_tool(thing: Tool | Callable[..., Any]) -> Tool:
     """Return `thing` as a tool: what `@tool` made of it, else as if decorated without options.
 
+    An object that is all a tool needs to be (`dagbok.tools.tool.Spec`) is one as it stands.
+
     Raises:
         Misconfigured: It is no callable, a method that is not bound, or its signature cannot work.
     """
     if isinstance(thing, Tool):
         return thing
+    if is_spec(thing):
+        return Tool.of(thing)
     if not callable(thing):
         raise Misconfigured(f"{thing!r:.200} is no tool: give a function or a Tool.")
     marked = mark_of(thing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,19 @@ class Registry:
     def add(self, thing: Tool | Callable[..., Any]) -> Tool:
         """Add a tool or function and return it as bound here. The same one again changes nothing.
 
+        A stand-in takes the place of the tool that has its name, if there is one.
+
         Raises:
-            Misconfigured: A name or alias of it is taken (the message names both origins), or it is no tool.
+            Misconfigured: A name or alias of it is taken (the message names both origins), it is no tool, or it would
+                stand in for one that is never called.
         """
         made = as_tool(thing)
+        if made.options.stand_in and (real := self._by_name.get(made.name)):
+            if real.timer:
+                raise Misconfigured(
+                    f"Nothing can stand in for {made.name!r}: the engine does not call it, but a clock."
+                )
+            return self._keep(replace(real, body=made.body, origin=made.origin, function=None))
         names = dict.fromkeys((made.name, *made.aliases))
         for name in names:
             if other := self._by_name.get(name):
@@ -70,9 +80,12 @@ class Registry:
                     f"Two tools are called {name!r}: {other.origin or 'one without a function'} and "
                     f"{made.origin or 'one without a function'}. Give one another name."
                 )
+        return self._keep(made)
+
+    def _keep(self, made: Tool) -> Tool:
         bound = made.at(self.home)
         self._tools[bound.name] = bound
-        self._by_name.update(dict.fromkeys(names, bound))
+        self._by_name.update(dict.fromkeys((bound.name, *bound.aliases), bound))
         return bound
 
     def load_module(self, spec: str) -> list[Tool]:

@@ -7,12 +7,13 @@ of functions are made by `dagbok.tools.decorator`; tools that are not functions 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from dagbok.domain import retry
 from dagbok.domain.call import Call
@@ -61,6 +62,7 @@ class Options:
     timer: bool = False
     idle_timeout_s: float | None = None
     retry: Mapping[str, Any] | None = None  #: with the fields of a sub-task's `retry`
+    stand_in: bool = False  #: takes the place of a tool of its name, and all but its body stays that one's; for tests
 
 
 class Spec(Protocol):
@@ -91,6 +93,17 @@ class Spec(Protocol):
     def __call__(self, call: Call, /) -> Awaitable[object]:
         """Run one attempt."""
         ...
+
+
+_SPEC = ("name", "description", "parameters", "effect", "timeout_s", "max_concurrency", "aliases", "timer")
+
+
+def is_spec(thing: object) -> TypeGuard[Spec]:
+    """Return whether `thing` is a `Spec`, without running any code of it."""
+    missing = object()
+    if isinstance(thing, type) or not callable(thing):
+        return False
+    return all(inspect.getattr_static(thing, name, missing) is not missing for name in _SPEC)
 
 
 #: Of tools used outside any registry: the current folder, and one lane for all of them.
@@ -192,6 +205,7 @@ class Tool:
             timer=spec.timer,
             idle_timeout_s=spec.idle_timeout_s,
             retry=spec.retry,
+            stand_in=getattr(spec, "stand_in", False),
         )
         kind = type(spec)
         return cls(
