@@ -42,7 +42,7 @@ HOMES: dict[str, set[str]] = {
     "fastapi": {"api"},
     "starlette": {"api"},
     "uvicorn": {"api"},
-    "pydantic_ai": {"llm", "tools"},
+    "pydantic_ai": {"llm", "tools", "testing"},
     "httpx2": {"client", "tools", "llm"},
     "httpcore2": {"tools"},
     "trafilatura": {"tools"},

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import uuid_utils
 from pydantic import ValidationError
@@ -47,6 +47,9 @@ from dagbok.tools.registry import Registry, Tool, as_tool
 from dagbok.tools.secrets import Vault as Vault  # for those who may not look into `tools`
 from dagbok.tools.tool import OnLate
 
+if TYPE_CHECKING:
+    from dagbok.llm.models import Model
+
 log = logging.getLogger("dagbok")
 
 
@@ -81,6 +84,7 @@ class Dagbok:
         secrets: Mapping[str, str] | Vault | None = None,
         recover: bool = True,
         command: str | None = None,
+        model: str | Model | Sequence[Model] | None = None,
         clock: Clock | None = None,
         journal: Callable[[Journal], Journal] | None = None,
         **flags: Any,
@@ -96,11 +100,16 @@ class Dagbok:
                 as a `Vault`.
             recover: Whether to go on with what an earlier process left unfinished.
             command: How this program is named to others that find the database taken.
+            model: A name as in the settings; or a model of pydantic-ai, which also answers where a plan names it
+                (PROVIDER:MODEL), and which whoever made it closes. Of several the first is the default.
             clock: For tests: the time that the engine goes by, such as `dagbok.testing.FakeClock`.
             journal: For tests: returns what the engine writes by, given the real journal, such as
                 `dagbok.testing.CrashingJournal(...).around`.
             flags: Any field of `Settings`, above the environment.
         """
+        self._models = () if model is None or isinstance(model, str) else _listed(model)
+        if model is not None:
+            flags["model"] = self._models[0].model_id if self._models else model
         if settings is None:
             settings = load(database_url=database_url, **flags)
         elif database_url is not None or flags:
@@ -142,7 +151,7 @@ class Dagbok:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         settings = self.settings
-        models = Models(settings)
+        models = Models(settings, self._models)
         stack.push_async_callback(models.aclose)
         registry = make_registry(settings, self._tools, models, on_late=self._hear_late)
         stack.callback(registry.close)
@@ -274,6 +283,13 @@ class Dagbok:
         """End an execution and return it. Raises NotFound, Conflict (it has ended already)."""
         await self.service.cancel(execution_id)
         return await self.wait(execution_id)
+
+
+def _listed(model: Model | Sequence[Model]) -> Sequence[Model]:
+    listed = model if isinstance(model, Sequence) else (model,)
+    if not listed:
+        raise Misconfigured("model=[] holds no model; leave it out for the one of the settings.")
+    return listed
 
 
 async def _to_the_end(work: Callable[[], Any]) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from dagbok.llm.extractive import NAME, PROVIDER
 from dagbok.settings import Settings
 
 if TYPE_CHECKING:
-    from pydantic_ai.models import Model
+    from pydantic_ai.models import Model as Model  # for those who may not look into pydantic-ai
     from pydantic_ai.providers import Provider
 
 #: The extras of this package that bring the package of a provider: `pip install 'dagbok[NAME]'`.
@@ -43,10 +44,14 @@ _FROM_CODE = re.compile(r" or pass it via `[^`]*`")  # advice to programmers, of
 
 
 class Models:
-    """The models of one engine, each made when it is first asked for. `aclose` gives their connections back."""
+    """The models of one engine, each made when it is first asked for. `aclose` gives their connections back.
 
-    def __init__(self, settings: Settings) -> None:
+    Models that are `given` answer where their name (`model_id`) is named, and are closed by whoever made them.
+    """
+
+    def __init__(self, settings: Settings, given: Sequence[Model] = ()) -> None:
         self.settings = settings
+        self._given = {_spelled(model.model_id): model for model in given}
         self._models: dict[str, Model] = {}
         self._providers: dict[str, Provider[Any]] = {}
         self._lock = asyncio.Lock()
@@ -60,7 +65,7 @@ class Models:
         model, base_url = _spelled(self.settings.model), self.settings.model_base_url
         if base_url is not None:
             _check_address(base_url)
-            if model != NAME and model.partition(":")[0] not in _AT_BASE_URL:
+            if model != NAME and model not in self._given and model.partition(":")[0] not in _AT_BASE_URL:
                 raise Misconfigured(
                     f"DAGBOK_MODEL_BASE_URL is the address of models named openai:NAME, but DAGBOK_MODEL is {model!r}, "
                     "which would be asked elsewhere. Name it openai:NAME, or unset DAGBOK_MODEL_BASE_URL.",
@@ -86,6 +91,8 @@ class Models:
                 code="refused",
                 model=wanted,
             )
+        if wanted in self._given:
+            return self._given[wanted]
         if wanted not in self._models:
             async with self._lock:  # two at once would make two sets of connections
                 if wanted not in self._models:

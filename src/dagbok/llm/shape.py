@@ -8,6 +8,7 @@ used is pydantic-ai's choice for the model. What comes back is judged here, what
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,7 +96,20 @@ class Shape:
         inner = _moved(self.schema, f"#/properties/{_WRAP}")
         for name in ("$schema", "$id"):  # they belong at a root
             inner.pop(name, None)
-        return {"type": "object", "properties": {_WRAP: inner}, "required": [_WRAP], "additionalProperties": False}
+        return _wrapped(inner)
+
+
+def wanted(sent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of the answer, given what is sent of it."""
+    inner: Mapping[str, Any] = sent["properties"][_WRAP] if _is_wrapped(sent) else sent
+    return inner
+
+
+def said(value: Json, sent: Mapping[str, Any] | None) -> Json:
+    """Return `value` as a model says it that was sent this schema, or none."""
+    if sent is None or not _is_wrapped(sent) or (isinstance(value, dict) and value.keys() == {_WRAP}):
+        return value
+    return {_WRAP: value}
 
 
 def of(call: Call) -> Shape | None:
@@ -111,6 +125,15 @@ def of(call: Call) -> Shape | None:
         return Shape(schema)
     expected = schemas.of_expected(call.sub_task.expected_output)
     return None if expected is None else Shape(expected, "/expected_output")
+
+
+def _is_wrapped(sent: Mapping[str, Any]) -> bool:
+    inner = sent.get("properties", {}).get(_WRAP)
+    return sent == _wrapped(inner) and isinstance(inner, dict) and inner.get("type") != "object"
+
+
+def _wrapped(inner: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {_WRAP: inner}, "required": [_WRAP], "additionalProperties": False}
 
 
 def _misfit(message: str) -> ToolError:

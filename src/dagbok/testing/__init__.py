@@ -1,14 +1,29 @@
 """What a test of tools and plans needs, for whoever writes them: no sleeps, no network, no keys, and faults on demand.
 
 The engine and the database of such a test are the real ones. What is scripted stands behind a port: time (`FakeClock`),
-tools (`ScriptedTool`), and the death of the process at a chosen write (`CrashingJournal`).
+tools and models (`ScriptedTool`, `ScriptedModel`), and the death of the process at a chosen write (`CrashingJournal`).
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from dagbok.testing.clock import FakeClock
 from dagbok.testing.journal import CrashingJournal
 from dagbok.testing.script import Hang, after
 from dagbok.testing.tools import ScriptedTool
 
-__all__ = ["CrashingJournal", "FakeClock", "Hang", "ScriptedTool", "after"]
+if TYPE_CHECKING:
+    from dagbok.testing.models import Asked, ModelAnswer, ScriptedModel
+
+__all__ = ["Asked", "CrashingJournal", "FakeClock", "Hang", "ModelAnswer", "ScriptedModel", "ScriptedTool", "after"]
+
+# Loaded when first asked for: pydantic-ai takes its time.
+_HOMES = {"Asked": "models", "ModelAnswer": "models", "ScriptedModel": "models"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dagbok.testing' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"dagbok.testing.{_HOMES[name]}"), name)
