@@ -43,6 +43,7 @@ HOMES: dict[str, set[str]] = {
     "starlette": {"api"},
     "uvicorn": {"api"},
     "pydantic_ai": {"llm", "tools", "testing"},
+    "hypothesis": {"testing"},
     "httpx2": {"client", "tools", "llm"},
     "httpcore2": {"tools"},
     "trafilatura": {"tools"},

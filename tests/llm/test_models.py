@@ -181,7 +181,7 @@ except Misconfigured as exc:
 
 def test_every_extra_that_a_message_names_exists() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(project["optional-dependencies"]) == {*EXTRAS, "models", "dev"}
+    assert set(project["optional-dependencies"]) == {*EXTRAS, "models", "testing", "dev"}
     assert "'dagbok[openai]'" in HINT
 
 
