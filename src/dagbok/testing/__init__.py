@@ -2,7 +2,7 @@
 
 The engine and the database of such a test are the real ones. What is scripted stands behind a port: time (`FakeClock`),
 tools and models (`ScriptedTool`, `ScriptedModel`), and the death of the process at a chosen write (`CrashingJournal`).
-Hypothesis strategies (`plans`, ...) need `pip install 'dagbok[testing]'`.
+Hypothesis strategies (`plans`, ...) need `pip install 'dagbok[testing]'`. `docs/testing.md` shows all of it at work.
 """
 
 from __future__ import annotations
