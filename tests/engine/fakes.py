@@ -16,7 +16,7 @@ from dagbok.domain.records import Changes
 from dagbok.domain.states import Effect
 from dagbok.engine.ports import NO_SECRETS, Secrets
 from dagbok.engine.scheduler import Scheduler
-from dagbok.testing import FakeClock
+from dagbok.testing import FakeClock as FakeClock
 from dagbok.testing.clock import quiet as quiet
 
 Body = Callable[[Call], Awaitable[object]]

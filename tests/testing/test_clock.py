@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -72,6 +73,19 @@ def test_what_follows_from_a_timer_happens_before_the_next_rings() -> None:
             group.create_task(chain("b", 1.5, 1))
             await clock.advance(10)
         assert seen == [("a", 1000), ("b", 1500), ("a", 2000), ("b", 2500), ("a", 3000)]
+
+    asyncio.run(main())
+
+
+def test_timers_can_be_rung_one_by_one() -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        rung: list[str] = []
+        for name, seconds in (("b", 2), ("a", 1), ("cancelled", 1.5)):
+            timer = clock.call_later(seconds, functools.partial(rung.append, name))
+        timer.cancel()
+        assert [(clock.ring(), clock.elapsed_s) for _ in range(3)] == [(True, 1), (True, 2), (False, 2)]
+        assert rung == ["a", "b"]
 
     asyncio.run(main())
 

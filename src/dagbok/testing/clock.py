@@ -105,6 +105,13 @@ class FakeClock:
                 return found / 1e6
             await self._setting()
 
+    def ring(self) -> bool:
+        """Move time to the next timer and ring it; return whether there was one.
+
+        What follows is left to the loop: one step of `advance`, for whoever wants to look in between.
+        """
+        return self._ring()
+
     async def advance(self, seconds: float) -> None:
         """Move time by `seconds`, and ring each timer that falls due on the way, in order of the due times.
 
