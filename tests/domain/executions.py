@@ -101,6 +101,7 @@ class Store:
             None,
             execution.header.deadline_at,
             None,
+            None,
             0,
         )
         new = execution.new_steps()
@@ -189,7 +190,7 @@ class Store:
         ends = [at for at, word in enumerate(words) if word in {f"execution.{status}" for status in EXECUTION_ENDED}]
         assert ends == ([len(words) - 1] if self.ended else []), "the end is said once, as the last word"
 
-    def load(self) -> StoredExecution:
+    def load(self, *, parked: tuple[int, int] | None = None) -> StoredExecution:
         """What the next owner reads; it gets the next epoch."""
         self.epoch = Epoch(self.epoch + 1)
         interruptions = Counter(row.task_id for row in self.attempts.values() if row.outcome == "interrupted")
@@ -208,10 +209,11 @@ class Store:
             questions=list(self.questions.values()),
             failures=failures,
             interruptions=interruptions,
+            parked=parked,
         )
 
-    def restored(self) -> Execution:
-        return restore(self.load(), Plan.model_validate(self.plan.document()))
+    def restored(self, *, parked: tuple[int, int] | None = None) -> Execution:
+        return restore(self.load(parked=parked), Plan.model_validate(self.plan.document()))
 
 
 def _judge_row(before: StepRow, after: StepRow) -> None:

@@ -185,6 +185,19 @@ def test_one_that_waits_for_a_time_is_due_then_or_at_its_deadline() -> None:
     assert (changes.header.wake_at, changes.release, changes.seq_before) == (50_000, True, changes.seq_after)
 
 
+@pytest.mark.parametrize(("came_back_at", "active_ms"), [(90_000, 89_000), (50_000, 49_000), (200_000, 89_000)])
+def test_waiting_for_a_time_is_active_time_though_nobody_owns_it(came_back_at: int, active_ms: int) -> None:
+    """As it is in memory. When nobody was there to see that it is due, that was no waiting any more."""
+    played = Played(plan_of({"w": []}))
+    played.now_ms = 990
+    played.begin("w", due_at=90_000)
+    played.store.apply(played.execution.release(played.now_ms))
+    played.execution = played.store.restored(parked=(1_000, 90_000))
+    played.now_ms = came_back_at
+    played.execution.take_over(came_back_at)
+    assert played.execution.take_changes(came_back_at).header.duration_ms == active_ms
+
+
 def test_one_that_has_work_left_is_due_at_once() -> None:
     played = Played(plan_of({"a": [], "b": ["a"]}))
     played.begin("a")

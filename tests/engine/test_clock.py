@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from dagbok.engine import clock
@@ -66,3 +68,37 @@ def test_small_corrections_are_no_jumps(machine: Machine) -> None:
     before = ours.now_ms()
     machine.wall_s += 0.5
     assert ours.now_ms() == before
+
+
+def test_what_is_due_at_a_time_rings_then_and_not_before(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[tuple[float, Callable[[], None]]] = []
+
+    class Handle:
+        def cancel(self) -> None:
+            naps.clear()
+
+    def call_later(_: SystemClock, delay_s: float, callback: Callable[[], None]) -> Handle:
+        naps.append((delay_s, callback))
+        return Handle()
+
+    monkeypatch.setattr(SystemClock, "call_later", call_later)
+    ours = SystemClock()
+    rung: list[int] = []
+
+    def wake() -> float:
+        delay_s, callback = naps.pop()
+        machine.pass_(delay_s)
+        callback()
+        return delay_s
+
+    ours.call_at(ours.now_ms() + 70_000, lambda: rung.append(ours.now_ms()))
+    assert [wake(), wake(), wake()] == [clock.LONGEST_NAP_S, clock.LONGEST_NAP_S, pytest.approx(10)]
+    assert (rung, naps) == ([1_800_000_070_000], [])
+
+    ours.call_at(ours.now_ms() + 70_000, lambda: rung.append(ours.now_ms()))
+    machine.wall_s += DAY_S  # a laptop that slept: what was due meanwhile rings with the next nap
+    wake()
+    assert len(rung) == 2
+
+    ours.call_at(ours.now_ms() + 70_000, lambda: rung.append(0)).cancel()
+    assert naps == []

@@ -394,7 +394,7 @@ def test_with_the_journal_watched_a_plan_runs_to_its_end_by_itself(database_url:
 def test_a_tool_that_hangs_is_cut_off_at_its_time_limit_exactly(database_url: str) -> None:
     async def main() -> None:
         clock = FakeClock()
-        stuck = ScriptedTool("stuck", [Hang()], effect="pure", timeout_seconds=90)
+        stuck = ScriptedTool("stuck", [Hang()], effect="pure", timeout_seconds=90, retry={"max_attempts": 1})
         async with Dagbok(database_url, tools=[stuck], clock=clock) as dagbok:
             submitted = await dagbok.submit(plan(task("1", "stuck")))
             await stuck.called()

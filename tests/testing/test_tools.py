@@ -213,6 +213,7 @@ def test_a_class_or_a_callable_that_only_looks_like_a_tool_is_none() -> None:
 
         name, description, parameters, effect = "x", "", {"type": "object"}, Effect.PURE
         timeout_s, max_concurrency, aliases, timer = None, None, (), False
+        idle_timeout_s, retry, stoppable = None, None, True
 
         async def __call__(self, call: Call) -> None:
             return None

@@ -1,7 +1,6 @@
 """Brings back the executions that belong to nobody until they are due: one timer for all of them, however many wait.
 
-The database knows who is due (`wake_at`); the timer is set for the earliest. It never sleeps long, because the wall
-clock may be set forward meanwhile, and a timer of a loop does not notice.
+The database knows who is due (`wake_at`); the timer is set for the earliest.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from dagbok.errors import StoreError
 
 log = logging.getLogger("dagbok.cluster")
 
-LONGEST_NAP_S: Final = 30.0
 #: Before the database, which was away, is asked again.
 RETRY_S: Final = 1.0
 #: Taken over at a time.
@@ -69,8 +67,7 @@ class Timers:
     def _set(self, wake_at: int) -> None:
         self._unset()
         self._wake_at = wake_at
-        delay_s = max(0.0, (wake_at - self._clock.now_ms()) / 1000)
-        self._timer = self._clock.call_later(min(delay_s, LONGEST_NAP_S), self._ring)
+        self._timer = self._clock.call_at(wake_at, self._ring)
 
     def _unset(self) -> None:
         if self._timer is not None:

@@ -292,6 +292,8 @@ class Execution(Flow):
         """Close the attempts an earlier owner left open; timers and back-offs go on."""
         if self.status is ExecutionStatus.RUNNING:
             self.header.activate(now_ms)
+            if self._parked is not None:
+                self.header.waited(*self._parked, now_ms)
         for position, step in enumerate(self.steps):
             if step.next_attempt_at is not None:
                 due_at = kept(step.next_attempt_at, step.started_at, now_ms)
@@ -435,6 +437,7 @@ class Execution(Flow):
         """Take the state of stored rows, as the last owner committed it. Linear in steps and edges."""
         self.status = ExecutionStatus(stored.header.status)
         self.header.load(stored.header)
+        self._parked = stored.parked
         self._unwritten = Unwritten(stored.last_event_seq)
         for row in stored.steps:
             self.steps[self.index[row.task_id]].load(row)

@@ -63,6 +63,7 @@ class Flow:
         self.tally = Tally(len(tasks))
         self.agenda = Agenda(self.steps)
         self._failures: list[int] = []
+        self._parked: tuple[int, int] | None = None  # from when until when, of one that was restored
         self._unwritten = Unwritten(seq=1)  # execution.created is written with the submission
         self._unwritten.ready = [position for position, above in enumerate(parents) if not above]
 
@@ -107,6 +108,7 @@ class Flow:
         pending = bool(self._unwritten.ready) and not self.paused
         busy = pending or any(self.steps[position].next_attempt_at is None for position in self.running)
         self.header.wake_at = None if self.ended else now_ms if busy else self.next_due_at
+        self.header.parked_at = None if self.ended else now_ms
         return self.take_changes(now_ms, release=True)
 
     def take_ready(self) -> list[int]:
@@ -223,7 +225,7 @@ class Flow:
     def _finish(self, now_ms: int) -> None:
         header = self.header
         header.completed_at = now_ms
-        header.wake_at = header.paused_at = None
+        header.wake_at = header.parked_at = header.paused_at = None
         if self.synthesis is None:
             header.final_result = ending.of_sinks([self.steps[position] for position in self.graph.sinks()])
         elif (last := self.steps[self.synthesis]).status is StepStatus.COMPLETED and last.result is not None:

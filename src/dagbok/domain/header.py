@@ -24,6 +24,7 @@ class Header:
         self.paused_at: int | None = None
         self.deadline_at: int | None = None
         self.wake_at: int | None = None
+        self.parked_at: int | None = None
         self.usage: dict[str, float] = {}
         self.cost_usd: float | None = None  # None: no cost is known, which is not 0
         self.active_ms = 0  # the sum of its active periods, without the present one
@@ -48,6 +49,13 @@ class Header:
         self.active_ms = self._active_until(now_ms)
         self._active_since = None
 
+    def waited(self, since: int, until: int, now_ms: int) -> None:
+        """Count time in which the execution belonged to nobody, and only waited, as active.
+
+        What comes after `until` was no waiting: nobody was there.
+        """
+        self.active_ms += max(0, min(until, now_ms) - since)
+
     def charge(self, charge: Charge) -> None:
         """Add what an attempt cost."""
         for name, amount in (charge.usage or {}).items():
@@ -64,7 +72,7 @@ class Header:
             tally[StepStatus.SKIPPED], tally[StepStatus.RUNNING], self.final_result, self.synthesis_result,
             self.error, self.error_code, self.retry_count, self.last_retry_at,
             values.encode(self.usage) if self.usage else None, self.cost_usd, self.paused_at, self.deadline_at,
-            self.wake_at, self.stamp(now_ms),
+            self.wake_at, self.parked_at, self.stamp(now_ms),
         )  # fmt: skip
 
     def load(self, row: HeaderRow) -> None:

@@ -63,6 +63,7 @@ class HeaderRow(NamedTuple):
     paused_at: int | None
     deadline_at: int | None
     wake_at: int | None  # when somebody has to look at it who does not own it now; None: nobody by itself
+    parked_at: int | None  # since when it belongs to nobody, and waits
     updated_at: int
 
 
@@ -184,6 +185,7 @@ class StoredExecution:
     questions: Sequence[QuestionRow] = ()  # open and closed
     failures: Mapping[TaskId, int] = field(default_factory=dict)  # attempts that failed or took too long, per task
     interruptions: Mapping[TaskId, int] = field(default_factory=dict)  # attempts closed as interrupted, per task
+    parked: tuple[int, int] | None = None  # from when until when it belonged to nobody and waited, if it did
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,5 +119,12 @@ class Clock(Protocol):
         ...
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` on the loop after `delay_s`, unless the timer is cancelled before."""
+        """Call `callback` on the loop after `delay_s`, unless the timer is cancelled before: for time limits."""
+        ...
+
+    def call_at(self, time_ms: int, callback: Callable[[], None]) -> Timer:
+        """Call `callback` on the loop once `now_ms` has come to `time_ms`: for due times, which are those of a row.
+
+        That is sooner than expected where the machine's clock is set forward meanwhile.
+        """
         ...

@@ -40,8 +40,6 @@ log = logging.getLogger("dagbok.engine")
 
 #: An execution that has nothing to do for longer than this leaves the memory.
 PARK_AFTER_S = 5.0
-#: No timer sleeps longer: the wall clock may be set forward meanwhile, and timers of a loop do not follow it.
-LONGEST_NAP_S = 30.0
 #: How long closing waits for commits under way: a database may be away.
 CLOSE_COMMITS_S = 10.0
 
@@ -287,9 +285,8 @@ class Scheduler:
             return
         run.disarm()
         if due_at is not None:
-            delay_s = max(0.0, (due_at - self.clock.now_ms()) / 1000)
             run.due_at = due_at
-            run.timer = self.clock.call_later(min(delay_s, LONGEST_NAP_S), lambda: self._ring(run))
+            run.timer = self.clock.call_at(due_at, lambda: self._ring(run))
 
     def _ring(self, run: Run) -> None:
         run.disarm()

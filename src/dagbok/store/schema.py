@@ -137,6 +137,7 @@ dag_executions = Table(
     Column("paused_at", BigInteger),
     Column("deadline_at", BigInteger),
     Column("wake_at", BigInteger),
+    Column("parked_at", BigInteger),  # since when nobody owns it, though it has not ended
     Column("epoch", BigInteger, nullable=False),  # grows with each owner; writes of older ones are refused
     Column("owner", Text),  # NULL: nobody runs it, and nobody has to before `wake_at`
     Column("traceparent", Text),

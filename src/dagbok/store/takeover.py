@@ -44,12 +44,13 @@ def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[St
         taken = connection.execute(
             sa.update(dag_executions)
             .where(executions.id == execution_id, executions.epoch == row["epoch"])
-            .values(epoch=epoch, owner=owner, wake_at=None)
+            .values(epoch=epoch, owner=owner, wake_at=None, parked_at=None)
         )
         if taken.rowcount != 1:
             raise Fenced(
                 f"Execution {execution_id} was claimed by somebody else at the same moment.", execution_id=execution_id
             )
+        parked = None if row["parked_at"] is None or row["wake_at"] is None else (row["parked_at"], row["wake_at"])
         # Read after the fence: nothing of an older owner can come in between any more.
         row = connection.execute(query).mappings().one()
         large = join_blobs(connection, execution_id)
@@ -71,6 +72,7 @@ def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[St
             questions=_questions(connection, execution_id),
             failures=_tries(connection, execution_id, AttemptOutcome.FAILED, AttemptOutcome.TIMEOUT),
             interruptions=_tries(connection, execution_id, AttemptOutcome.INTERRUPTED),
+            parked=parked,
         )
     return stored, set(large)
 

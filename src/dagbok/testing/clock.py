@@ -44,7 +44,8 @@ class FakeClock:
         self._passed_us = 0
         self._told_us = now_ms * 1000  # what is told when nothing has passed
         self._wall_us = now_ms * 1000  # the same of the machine's clock, which may be set back
-        self._timers: list[tuple[int, int, _Timer]] = []
+        self._timers: list[tuple[int, int, _Timer]] = []  # by what has passed
+        self._alarms: list[tuple[int, int, _Timer]] = []  # by what is told
         self._numbers = itertools.count()
         self._waiters: list[asyncio.Future[None]] = []  # those who wait for a timer to be set
         self._at_work: set[asyncio.Future[Any]] = set()  # done when a write, or a thread, is
@@ -54,23 +55,36 @@ class FakeClock:
 
     def now_ms(self) -> int:
         """Return UTC milliseconds since 1970; never less than it returned before."""
-        return (self._told_us + self._passed_us) // 1000
+        return self._now_us // 1000
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` once the test has moved time by `delay_s`, unless the timer is cancelled before.
 
         What is due now is called on the next turn of the loop, whether the test moves time or not.
         """
+        return self._set(self._timers, self._passed_us + _us(delay_s), _us(delay_s), callback)
+
+    def call_at(self, time_ms: int, callback: Callable[[], None]) -> Timer:
+        """Call `callback` once `now_ms` has come to `time_ms`, because the test moved time, or by a `jump`."""
+        return self._set(self._alarms, time_ms * 1000, time_ms * 1000 - self._now_us, callback)
+
+    def _set(
+        self, heap: list[tuple[int, int, _Timer]], due_us: int, left_us: int, callback: Callable[[], None]
+    ) -> Timer:
         timer = _Timer(callback, copy_context())
-        if delay_s <= 0:
+        if left_us <= 0:
             asyncio.get_running_loop().call_soon(timer.ring)
             return timer
-        heapq.heappush(self._timers, (self._passed_us + _us(delay_s), next(self._numbers), timer))
+        heapq.heappush(heap, (due_us, next(self._numbers), timer))
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
         return timer
+
+    @property
+    def _now_us(self) -> int:
+        return self._told_us + self._passed_us
 
     # -- for tests --------------------------------------------------------------------------------------------------
 
@@ -172,7 +186,8 @@ class FakeClock:
     def jump(self, seconds: float) -> None:
         """Set the machine's clock forward, as when a laptop wakes up: `now_ms` follows, if it is more than a second.
 
-        Timers run on: they count what passes, not what the clock says.
+        Time limits run on: they count what passes, not what the clock says. What is due at a time (a timer, a back-off,
+        a deadline) is due when `now_ms` says so, and rings as soon as time moves, be it by nothing (`advance(0)`).
         """
         self._wall_us += _positive("jump", seconds)
         if self._wall_us > self._told_us + _FOLLOWED_US:
@@ -211,21 +226,33 @@ class FakeClock:
 
     def _first(self, at_least_us: float, at_most_us: float) -> int | None:
         """Return the microseconds until the first timer within the bounds rings."""
-        left = (max(0, due_us - self._passed_us) for due_us, _, timer in self._timers if timer.callback is not None)
+        left = (
+            max(0, due_us - shift - self._passed_us)
+            for heap, shift in self._by_what_passed()
+            for due_us, _, timer in heap
+            if timer.callback is not None
+        )
         return min((us for us in left if at_least_us <= us <= at_most_us), default=None)
 
     def _ring(self, until_us: float = math.inf) -> bool:
         """Move to the next timer and ring it; return whether there was one."""
-        while self._timers:
-            due_us, _, timer = self._timers[0]
-            if timer.callback is not None and due_us > until_us:
-                return False
-            heapq.heappop(self._timers)
-            if timer.callback is not None:
-                self._passed_us = max(self._passed_us, due_us)
-                timer.ring()
-                return True
-        return False
+        for heap in (self._timers, self._alarms):
+            while heap and heap[0][2].callback is None:
+                heapq.heappop(heap)
+        nexts = [(heap[0][0] - shift, heap[0][1], heap) for heap, shift in self._by_what_passed() if heap]
+        if not nexts:
+            return False
+        due_us, _, heap = min(nexts, key=lambda each: each[:2])
+        if due_us > until_us:
+            return False
+        timer = heapq.heappop(heap)[2]
+        self._passed_us = max(self._passed_us, due_us)
+        timer.ring()
+        return True
+
+    def _by_what_passed(self) -> list[tuple[list[tuple[int, int, _Timer]], int]]:
+        """Return each heap, and what its due times are ahead of those of timers."""
+        return [(self._timers, 0), (self._alarms, self._told_us)]
 
 
 class _Timer:

@@ -95,7 +95,10 @@ class Spec(Protocol):
         ...
 
 
-_SPEC = ("name", "description", "parameters", "effect", "timeout_s", "max_concurrency", "aliases", "timer")
+_SPEC = (
+    "name", "description", "parameters", "effect", "timeout_s", "idle_timeout_s", "retry", "max_concurrency", "aliases",
+    "timer", "stoppable",
+)  # fmt: skip
 
 
 def is_spec(thing: object) -> TypeGuard[Spec]:

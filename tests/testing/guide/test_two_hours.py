@@ -9,7 +9,13 @@ PLAN = {
     "intent": {"primary": "look again"},
     "sub_tasks": [
         {"id": 1, "tool_or_prompt": {"name": "wait", "params": {"seconds": 7200}}},
-        {"id": 2, "tool_or_prompt": {"name": "look"}, "dependencies": [1], "timeout_seconds": 30},
+        {
+            "id": 2,
+            "tool_or_prompt": {"name": "look"},
+            "dependencies": [1],
+            "timeout_seconds": 30,
+            "retry": {"max_attempts": 1},
+        },
     ],
 }
 

@@ -16,6 +16,7 @@ down_revision = "0001"
 
 def upgrade() -> None:
     """Index the due times, and give one to what has none."""
+    op.add_column("dag_executions", sa.Column("parked_at", sa.BigInteger(), nullable=True))
     parked = sa.text("owner IS NULL AND wake_at IS NOT NULL")
     op.create_index(
         "ix_dag_executions_wake", "dag_executions", ["wake_at"], sqlite_where=parked, postgresql_where=parked
