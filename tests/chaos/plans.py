@@ -1,0 +1,177 @@
+"""Random plans from a seed, and what the judge must know of each.
+
+Plan `number` of a seed is always the same, so whoever meets its number (a victim that submits it, a person who answers
+for it, the judge) makes it anew. The parents of a task come before it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+#: work: a tool of `chaos.tools`; late: one that takes longer than it may; the rest as the design calls them.
+Kind = Literal["work", "late", "wait", "human", "inference"]
+#: How a task uses a parent: waits for it, takes a part of its result, all of it, or a text about it.
+Use = Literal["dependency", "part", "whole", "text"]
+
+_SHAPES = ("chain", "fan", "layers", "random", "random")
+_EFFECTS = ("pure", "idempotent", "once")
+_POLICIES = ("fail", "skip", "default")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One sub-task, as its plan means it."""
+
+    id: str
+    kind: Kind
+    parents: Mapping[str, Use]
+    effect: str = "pure"
+    fails: bool = False
+    policy: str = "fail"
+    kb: int = 0  # of its result
+    seconds: float = 0.0  # of a timer
+
+    @property
+    def default(self) -> Any:
+        """What stands for its result where it failed and the plan has a default."""
+        return {"digest": f"the default of {self.id}"}
+
+    def answer(self) -> Any:
+        """What a person answers to its question."""
+        return {"digest": f"the answer to {self.id}"}
+
+    def inputs(self, results: Mapping[str, Any]) -> list[Any]:
+        """Return what its references stand for, said without the code under test."""
+        return [_used(parent, use, results[parent]) for parent, use in self.parents.items() if use != "dependency"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One plan of the campaign."""
+
+    number: int
+    document: dict[str, Any]
+    tasks: Mapping[str, Task]
+    synthesis: bool
+    key: str | None  # of idempotency; a submission without one is never repeated
+    cancelled: bool  # somebody asks for its end while it runs
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """How its execution is found in the database."""
+        return {"plan": str(self.number)}
+
+    @property
+    def sinks(self) -> list[str]:
+        used = {parent for task in self.tasks.values() for parent in task.parents}
+        return [id for id in self.tasks if id not in used]
+
+
+@lru_cache(maxsize=512)
+def make(seed: int, number: int) -> Planned:
+    """Return the plan of this number."""
+    rng = random.Random(f"{seed}/plan/{number}")
+    tasks = {task.id: task for task in _tasks(rng)}
+    synthesis = rng.random() < 0.25
+    document = {
+        "original_request": f"Plan {number} of the campaign",
+        "intent": {"primary": "to survive"},
+        "sub_tasks": rng.sample([_document(task, rng) for task in tasks.values()], len(tasks)),
+        "synthesis_plan": "Say what was found." if synthesis else "",
+    }
+    key = f"plan-{number}" if rng.random() < 0.75 else None
+    return Planned(number, document, tasks, synthesis, key, rng.random() < 0.06)
+
+
+def _tasks(rng: random.Random) -> list[Task]:
+    count = rng.choice((rng.randint(5, 12), rng.randint(5, 25), rng.randint(20, 60)))
+    shape = rng.choice(_SHAPES)
+    return [_task(f"t{at}", _parents(at, count, shape, rng), rng) for at in range(count)]
+
+
+def _parents(at: int, count: int, shape: str, rng: random.Random) -> list[str]:
+    if at == 0:
+        above: list[int] = []
+    elif shape == "chain":
+        above = [at - 1]
+    elif shape == "fan":
+        above = [0] if at < count - 1 else rng.sample(range(1, at), min(at - 1, 8)) if at > 1 else [0]
+    elif shape == "layers":
+        width = 4
+        layer = at // width
+        above = rng.sample(range((layer - 1) * width, layer * width), rng.randint(1, 3)) if layer else []
+    else:
+        above = rng.sample(range(at), min(at, rng.choice((0, 1, 1, 2, 3))))
+    return [f"t{parent}" for parent in sorted(above)]
+
+
+def _task(id: str, parents: list[str], rng: random.Random) -> Task:
+    kind: Kind = rng.choices(("work", "late", "wait", "human", "inference"), (84, 1, 6, 5, 4))[0]
+    uses: tuple[Use, ...] = ("dependency", "part", "part", "text", "whole")
+    fails = kind == "work" and rng.random() < 0.03
+    return Task(
+        id=id,
+        kind=kind,
+        parents={parent: rng.choice(uses) for parent in parents},
+        effect=rng.choice(_EFFECTS) if kind == "work" else "pure",
+        fails=fails,
+        policy=rng.choice(_POLICIES) if fails or kind == "late" or rng.random() < 0.3 else "fail",
+        kb=rng.randint(1_050, 1_600) if kind == "work" and rng.random() < 0.02 else rng.choice((0, 0, 1, 20)),
+        seconds=round(rng.uniform(0.02, 1.2), 3) if kind == "wait" else 0.0,
+    )
+
+
+def _document(task: Task, rng: random.Random) -> dict[str, Any]:
+    # A reference implies the dependency; half of the time it is named as well.
+    refers = task.kind != "wait"  # a timer takes nothing from its parents, it only comes after them
+    named = [p for p, use in task.parents.items() if not refers or use == "dependency" or rng.random() < 0.5]
+    document: dict[str, Any] = {
+        "id": task.id,
+        "description": f"{task.kind} of {', '.join(task.parents) or 'nothing'}",
+        "tool_or_prompt": _tool(task, rng),
+        "dependencies": named,
+        "on_failure": task.policy,
+    }
+    if task.kind in ("human", "inference"):
+        document["action_type"] = task.kind
+    if task.policy == "default":
+        document["default"] = task.default
+    if task.kind == "late":
+        document["timeout_seconds"] = 0.03
+    return document
+
+
+def _tool(task: Task, rng: random.Random) -> dict[str, Any]:
+    references = [_reference(parent, use) for parent, use in task.parents.items() if use != "dependency"]
+    if task.kind == "wait":
+        return {"name": "wait", "params": {"seconds": task.seconds}}
+    if task.kind == "human":
+        return {"name": "human", "params": {"prompt": "Which is it?", "about": references}}
+    if task.kind == "inference":
+        return {"name": "inference", "params": {"prompt": "Tell what matters.", "about": references}}
+    place = "on_loop" if task.kind == "late" else rng.choice(("on_loop", "in_thread"))
+    quick = (0, 0, rng.uniform(1, 10), rng.uniform(5, 120))
+    ms = 5_000 if task.kind == "late" else rng.uniform(150, 500) if rng.random() < 0.06 else rng.choice(quick)
+    params = {"task": task.id, "inputs": references, "ms": round(ms, 1), "kb": task.kb, "fails": task.fails}
+    if rng.random() < 0.15:
+        params["reports"] = rng.randint(1, 4)
+    return {"name": f"{task.effect}_{place}", "params": params}
+
+
+def _reference(parent: str, use: Use) -> str:
+    if use == "whole":
+        return f"<Result from Task {parent}>"
+    part = f"{{{{ tasks.{parent}.result.digest }}}}"
+    return part if use == "part" else f"{parent} says {part}."
+
+
+def _used(parent: str, use: Use, result: Any) -> Any:
+    if use == "whole":
+        return result
+    part = result.get("digest") if isinstance(result, dict) else None
+    return part if use == "part" else f"{parent} says {part if isinstance(part, str) else json.dumps(part)}."
