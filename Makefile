@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KILLS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types fix bench-quick clean
+.PHONY: help demo test chaos lint types fix bench-quick clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +28,10 @@ demo: $(VENV)/installed ## Run examples/briefing.json: no API key, no network be
 
 test: $(VENV)/installed-dev lint types ## Lint, check the types, run all tests
 	@$(BIN)/pytest -q -n 2 --dist loadfile
+
+chaos: $(VENV)/installed-dev ## Kill 1,000 processes (KILLS=n) and run the fault tests at length, in about half an hour
+	@DAGBOK_CHAOS=1 $(BIN)/pytest -q -n 2 --dist loadfile $(wildcard tests/faults) tests/chaos
+	@PYTHONPATH=tests $(BIN)/python -m chaos.campaign --kills $(KILLS) --report docs/reliability.md
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check --quiet
