@@ -161,7 +161,7 @@ def test_a_plan_is_still_checked_by_the_schema_of_the_tool_whose_place_is_taken(
 
 @pytest.mark.parametrize("first", [True, False])
 def test_it_takes_the_place_of_a_users_own_tool_before_or_behind_it_in_the_list(url: str, first: bool) -> None:
-    @tool(effect="idempotent", timeout_seconds=3, max_concurrency=2, aliases=("post",))
+    @tool(effect="idempotent", timeout_seconds=3, max_concurrency=2, aliases=("post",), retry={"max_attempts": 5})
     def publish(text: str) -> str:
         """Publish a text."""
         raise AssertionError("the real one must not be called")
@@ -177,6 +177,7 @@ def test_it_takes_the_place_of_a_users_own_tool_before_or_behind_it_in_the_list(
     assert made is registry.get("publish")
     assert made is not None
     assert (made.timeout_s, made.max_concurrency, made.description) == (3, 2, "Publish a text.")
+    assert made.stoppable, "the real one runs in a thread, which nothing stops; a script is no thread"
     assert len(registry) == 1
 
 
@@ -196,11 +197,19 @@ def test_where_there_is_no_such_tool_its_own_options_count(url: str) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     made = as_tool(
         ScriptedTool(
-            "new", [], effect="pure", description="New.", parameters=schema, timeout_seconds=9, max_concurrency=4
+            "new",
+            [],
+            effect="pure",
+            description="New.",
+            parameters=schema,
+            timeout_seconds=9,
+            max_concurrency=4,
+            idle_timeout_seconds=2,
+            retry={"max_attempts": 7},
         )
     )
     assert (made.name, made.effect, made.description, made.parameters) == ("new", Effect.PURE, "New.", schema)
-    assert (made.timeout_s, made.max_concurrency) == (9, 4)
+    assert (made.timeout_s, made.max_concurrency, made.idle_timeout_s, made.retry) == (9, 4, 2, {"max_attempts": 7})
     assert as_tool(ScriptedTool("other", [])).effect is Effect.ONCE
 
 

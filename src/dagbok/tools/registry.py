@@ -70,7 +70,8 @@ class Registry:
                 raise Misconfigured(
                     f"Nothing can stand in for {made.name!r}: the engine does not call it, but a clock."
                 )
-            return self._keep(replace(real, body=made.body, origin=made.origin, function=None))
+            played = replace(real, body=made.body, origin=made.origin, function=None, stoppable=made.stoppable)
+            return self._keep(played)
         names = dict.fromkeys((made.name, *made.aliases))
         for name in names:
             if other := self._by_name.get(name):
