@@ -3,18 +3,16 @@ from pathlib import Path
 
 from dagbok import Dagbok
 from dagbok.errors import ToolError
-from dagbok.testing import ModelAnswer, ScriptedModel
+from dagbok.testing import FakeClock, ModelAnswer, ScriptedModel
 
 PLAN = {
     "original_request": "What do people say about tides?",
-    "intent": {"primary": "classify"},
+    "intent": {"primary": "name topics"},
     "sub_tasks": [
         {
             "id": 1,
             "action_type": "inference",
-            "tool_or_prompt": {"name": "inference", "params": {"prompt": "What is this about? 'Buy now!'"}},
-            "on_failure": "default",
-            "default": "unknown",
+            "tool_or_prompt": {"name": "inference", "params": {"prompt": "In one word: what do people talk about?"}},
         },
         {
             "id": 2,
@@ -22,7 +20,7 @@ PLAN = {
             "tool_or_prompt": {
                 "name": "inference",
                 "params": {
-                    "prompt": "Name topics beside <Result from Task 1>.",
+                    "prompt": "Name topics like <Result from Task 1>.",
                     "output_schema": {"type": "array", "items": {"type": "string"}},
                 },
             },
@@ -32,22 +30,26 @@ PLAN = {
 }
 
 
-def test_a_model_that_refuses_once_is_asked_on(tmp_path: Path) -> None:
+def test_a_model_that_is_busy_is_asked_again_when_it_says(tmp_path: Path) -> None:
     async def main() -> None:
+        clock = FakeClock()
         model = ScriptedModel(
             [
-                ToolError("I do not read advertisements.", code="refused"),
-                "tides, the moon",  # not the list that was asked for; it is asked again
+                ToolError("Too many requests.", code="rate_limited", retry_after_s=20),
+                "tides",
+                "tides, the moon",  # not the list that was asked for; it is told so, and answers once more
                 ModelAnswer(["tides", "the moon"], cost_usd=0.002),
                 "They talk about tides and the moon.",
             ]
         )
-        async with Dagbok(f"sqlite:///{tmp_path}/test.db", model=model) as dagbok:
-            execution = await dagbok.run(PLAN)
-        assert execution["1"].result == "unknown"
+        url = f"sqlite:///{tmp_path}/test.db"
+        async with Dagbok(url, model=model, clock=clock, journal=clock.watch) as dagbok:
+            execution = await clock.run(dagbok.run(PLAN))
+        assert (execution["1"].attempt, execution["1"].result) == (2, "tides")
         assert execution["2"].result == ["tides", "the moon"]
         assert execution.final_result == "They talk about tides and the moon."
-        assert "beside unknown" in model.calls[1].text
-        assert "not JSON" in (model.calls[2].complaint or "")
+        assert clock.elapsed_s == 20
+        assert "topics like tides" in model.calls[2].text
+        assert "not JSON" in (model.calls[3].complaint or "")
 
     asyncio.run(main())
