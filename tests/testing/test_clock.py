@@ -77,6 +77,29 @@ def test_what_follows_from_a_timer_happens_before_the_next_rings() -> None:
     asyncio.run(main())
 
 
+def test_what_is_due_at_a_time_and_what_counts_seconds_ring_in_one_order() -> None:
+    async def main() -> None:
+        clock = FakeClock(50_000)
+        rung: list[tuple[str, int]] = []
+
+        def bell(name: str) -> Callable[[], None]:
+            return lambda: rung.append((name, clock.now_ms()))
+
+        clock.call_at(53_000, bell("c"))
+        clock.call_later(3, bell("d"))
+        clock.call_later(1, bell("a"))
+        clock.call_at(52_000, bell("b"))
+        clock.call_at(50_000, bell("now"))
+        clock.call_at(49_000, bell("long ago"))
+        assert await clock.timer_set(at_least=1.5) == 2
+        await clock.advance(3)
+        assert rung == [
+            ("now", 50_000), ("long ago", 50_000), ("a", 51_000), ("b", 52_000), ("c", 53_000), ("d", 53_000),
+        ]  # fmt: skip
+
+    asyncio.run(main())
+
+
 def test_timers_can_be_rung_one_by_one() -> None:
     async def main() -> None:
         clock = FakeClock()
@@ -176,18 +199,24 @@ def test_a_machine_clock_that_is_set_back_is_seen_by_the_next_process_only() -> 
     asyncio.run(main())
 
 
-def test_a_jump_forward_is_followed_and_rings_nothing() -> None:
+def test_a_jump_forward_is_followed_by_what_is_due_at_a_time_and_not_by_what_counts_seconds() -> None:
     """As `SystemClock` does: now is what the machine says, while timers count what passes."""
 
     async def main() -> None:
         clock, rung = FakeClock(0), []
         clock.call_later(2, lambda: rung.append(clock.now_ms()))
+        day: list[str] = []
+        clock.call_at(86_401_000, lambda: day.append("over"))
+        clock.call_at(86_401_001, lambda: day.append("tomorrow"))
+        clock.call_at(1000, lambda: day.append("cancelled")).cancel()
         clock.jump(1)
         assert clock.now_ms() == 0, "no more than a second: not followed"
         clock.jump(86_400)
         assert (clock.now_ms(), clock.elapsed_s) == (86_401_000, 0)
+        await clock.advance(0)
+        assert day == ["over"]
         await clock.advance(1)
-        assert rung == []
+        assert (rung, day) == ([], ["over", "tomorrow"])
         await clock.advance(1)
         assert rung == [86_403_000]
         clock.set_back(86_400)
