@@ -7,19 +7,15 @@ from typing import Any
 
 import pytest
 
-from dagbok import Dagbok, tool
-from dagbok.domain.ids import ExecutionId
+from dagbok import Dagbok
 from dagbok.domain.states import ExecutionStatus
-from dagbok.engine import scheduler
 from dagbok.errors import ToolError
 from dagbok.service import Options, Submitted
 from dagbok.store.database import Database
 from dagbok.store.takeover import write_command
+from dagbok.testing import FakeClock, ScriptedTool
 
-
-@pytest.fixture(autouse=True)
-def parks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "PARK_AFTER_S", 0.0)
+HOUR_S = 3600
 
 
 def _plan(*tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -58,17 +54,21 @@ def _row(dagbok: Dagbok, execution_id: str) -> Any:
 
 def test_an_execution_that_waits_belongs_to_nobody_and_comes_back_by_itself(database_url: str) -> None:
     async def main() -> None:
-        async with Dagbok(database_url) as dagbok:
+        clock = FakeClock()
+        async with Dagbok(database_url, clock=clock) as dagbok:
             parked = Parked(dagbok)
-            submitted = await dagbok.submit(_plan(_wait(0.3), {**_wait(0), "id": 2, "dependencies": [1]}))
+            submitted = await dagbok.submit(_plan(_wait(HOUR_S), {**_wait(0), "id": 2, "dependencies": [1]}))
             await parked.left()
             row = _row(dagbok, submitted.execution_id)
             assert (row["status"], row["owner"]) == ("running", None)
             assert dagbok.scheduler.get(submitted.execution_id) is None
-            execution = await dagbok.wait(submitted.execution_id)
+            waiting = asyncio.ensure_future(dagbok.wait(submitted.execution_id))
+            await clock.advance(HOUR_S)
+            execution = await waiting
             assert execution.status is ExecutionStatus.COMPLETED
-            assert execution["1"].result == {"waited_seconds": 0.3}
-            assert (execution["1"].attempt, execution.wake_at) == (1, None)
+            assert execution["1"].result == {"waited_seconds": 3600.0}
+            assert (execution["1"].attempt, execution.wake_at, execution.duration_ms) == (1, None, HOUR_S * 1000)
+            assert dagbok.scheduler.parked == set()
 
     asyncio.run(main())
 
@@ -77,30 +77,34 @@ def test_a_restart_leaves_what_waits_alone_until_it_is_due(database_url: str) ->
     """Reading ten thousand waiting executions back would take a starting engine a minute."""
 
     async def main() -> None:
-        async with Dagbok(database_url) as dagbok:
+        clock = FakeClock()
+        async with Dagbok(database_url, clock=clock) as dagbok:
             parked = Parked(dagbok)
-            submitted = await dagbok.submit(_plan(_wait(0.6)))
+            submitted = await dagbok.submit(_plan(_wait(HOUR_S)))
             await parked.left()
             epoch = _row(dagbok, submitted.execution_id)["epoch"]
-        async with Dagbok(database_url) as dagbok:
+        async with Dagbok(database_url, clock=clock) as dagbok:
+            await clock.timer_set(at_least=HOUR_S)
             assert _row(dagbok, submitted.execution_id)["epoch"] == epoch
-            execution = await dagbok.wait(submitted.execution_id)
-            assert execution.status is ExecutionStatus.COMPLETED
-            assert execution["1"].attempt == 1
+            waiting = asyncio.ensure_future(dagbok.wait(submitted.execution_id))
+            await clock.advance(HOUR_S)
+            assert (await waiting).status is ExecutionStatus.COMPLETED
 
     asyncio.run(main())
 
 
 def test_what_was_due_while_no_engine_was_there_goes_on_at_the_next_start(database_url: str) -> None:
     async def main() -> None:
-        async with Dagbok(database_url) as dagbok:
+        clock = FakeClock()
+        async with Dagbok(database_url, clock=clock) as dagbok:
             parked = Parked(dagbok)
-            submitted = await dagbok.submit(_plan(_wait(0.01)))
+            submitted = await dagbok.submit(_plan(_wait(HOUR_S)))
             await parked.left()
-            dagbok.service._worker._timers.close()
-        async with Dagbok(database_url) as dagbok:
+        clock.jump(10 * HOUR_S)
+        async with Dagbok(database_url, clock=clock) as dagbok:
             execution = await dagbok.wait(submitted.execution_id)
             assert execution.status is ExecutionStatus.COMPLETED
+            assert execution.duration_ms == HOUR_S * 1000, "nobody was there in the nine hours after"
 
     asyncio.run(main())
 
@@ -125,9 +129,9 @@ def test_an_answer_brings_back_what_waits_for_a_person(database_url: str) -> Non
 @pytest.mark.parametrize("kind", ["cancel", "pause"])
 def test_a_command_of_another_process_reaches_what_has_left(database_url: str, kind: str) -> None:
     async def main() -> None:
-        async with Dagbok(database_url) as dagbok:
+        async with Dagbok(database_url, clock=FakeClock()) as dagbok:
             parked = Parked(dagbok)
-            submitted = await dagbok.submit(_plan(_wait(3600), QUESTION))
+            submitted = await dagbok.submit(_plan(_wait(HOUR_S), QUESTION))
             await parked.left()
             other = Database.open(database_url)
             await asyncio.to_thread(write_command, other, submitted.execution_id, kind, {}, "ann")
@@ -148,26 +152,32 @@ def test_a_command_of_another_process_reaches_what_has_left(database_url: str, k
 
 def test_a_deadline_reaches_what_has_left(database_url: str) -> None:
     async def main() -> None:
-        async with Dagbok(database_url) as dagbok:
+        clock = FakeClock()
+        async with Dagbok(database_url, clock=clock, journal=clock.watch) as dagbok:
             parked = Parked(dagbok)
-            plan = _plan(_wait(3600), QUESTION)
-            submitted = await dagbok.service.submit(plan, Options(deadline_seconds=0.3))
+            plan = _plan(_wait(10 * HOUR_S), QUESTION)
+            submitted = await dagbok.service.submit(plan, Options(deadline_seconds=HOUR_S))
             assert isinstance(submitted, Submitted)
             await parked.left()
             row = _row(dagbok, submitted.execution_id)
             assert row["wake_at"] == row["deadline_at"]
-            while _row(dagbok, submitted.execution_id)["status"] != "failed":
-                await asyncio.sleep(0.01)  # it waits for a person, so `wait` returns at once
-            assert (await dagbok.get(submitted.execution_id)).error_code == "deadline"
+            await clock.advance(HOUR_S)
+            execution = await dagbok.get(submitted.execution_id)
+            assert (execution.status, execution.error_code) == ("failed", "deadline")
 
     asyncio.run(main())
 
 
 def test_many_that_are_due_at_once_all_come_back(database_url: str) -> None:
+    """More than are taken over at a time."""
+
     async def main() -> None:
-        async with Dagbok(database_url) as dagbok:
-            plan = _plan(_wait(0.5))
-            submitted = await asyncio.gather(*(dagbok.submit(plan) for _ in range(150)))
+        clock = FakeClock()
+        async with Dagbok(database_url, clock=clock, journal=clock.watch) as dagbok:
+            submitted = await asyncio.gather(*(dagbok.submit(_plan(_wait(HOUR_S))) for _ in range(150)))
+            await clock.advance(1)
+            assert len(dagbok.scheduler.parked) == 150
+            await clock.advance(HOUR_S)
             for each in submitted:
                 assert (await dagbok.wait(each.execution_id)).status is ExecutionStatus.COMPLETED
             assert dagbok.scheduler.parked == set()
@@ -177,49 +187,35 @@ def test_many_that_are_due_at_once_all_come_back(database_url: str) -> None:
 
 def test_a_back_off_outlives_the_process(database_url: str) -> None:
     async def main() -> None:
-        called: list[int] = []
-
-        @tool(effect="pure")
-        async def flaky() -> int:
-            called.append(1)
-            if len(called) == 1:
-                raise ToolError("not yet", code="unavailable")
-            return len(called)
-
-        step = {"id": 1, "tool_or_prompt": {"name": "flaky"}, "retry": {"max_attempts": 2, "backoff_seconds": 0.5}}
-        async with Dagbok(database_url, tools=[flaky]) as dagbok:
+        clock = FakeClock()
+        busy = ToolError("not yet", code="unavailable")
+        flaky = ScriptedTool("flaky", [busy, "done"], effect="pure", retry={"max_attempts": 2, "backoff_seconds": 60})
+        async with Dagbok(database_url, tools=[flaky], clock=clock) as dagbok:
             parked = Parked(dagbok)
-            submitted = await dagbok.submit(_plan(step))
+            submitted = await dagbok.submit(_plan({"id": 1, "tool_or_prompt": {"name": "flaky"}}))
             await parked.left()
             stored = await dagbok.get(submitted.execution_id)
             assert stored["1"].status == "pending"
             assert stored["1"].next_attempt_at is not None
-        assert called == [1]
-        async with Dagbok(database_url, tools=[flaky]) as dagbok:
+        assert len(flaky.calls) == 1
+        async with Dagbok(database_url, tools=[flaky], clock=clock) as dagbok:
+            await clock.advance(await clock.timer_set(at_most=60))
             execution = await dagbok.wait(submitted.execution_id)
-            assert (execution["1"].result, execution["1"].attempt) == (2, 2)
-        [attempt] = _attempts(database_url, submitted.execution_id)
+            assert (execution["1"].result, execution["1"].attempt) == ("done", 2)
+            [attempt] = dagbok.service.attempts(submitted.execution_id, "1")
         assert (attempt["number"], attempt["outcome"], attempt["error_code"]) == (1, "failed", "unavailable")
 
     asyncio.run(main())
-
-
-def _attempts(database_url: str, execution_id: ExecutionId) -> Any:
-    from dagbok.store.queries import Reader
-
-    database = Database.open(database_url)
-    try:
-        return Reader(database).attempts(execution_id)
-    finally:
-        database.close()
 
 
 def test_a_run_that_recovers_nothing_keeps_its_own_execution(database_url: str) -> None:
     """`dagbok run` brings back nothing, so what it runs must not leave."""
 
     async def main() -> None:
-        async with Dagbok(database_url, recover=False) as dagbok:
-            execution = await dagbok.run(_plan(_wait(0.2)))
-            assert execution.status is ExecutionStatus.COMPLETED
+        clock = FakeClock()
+        async with Dagbok(database_url, recover=False, clock=clock) as dagbok:
+            submitted = await dagbok.submit(_plan(_wait(HOUR_S)))
+            await clock.advance(await clock.timer_set(at_least=HOUR_S))
+            assert (await dagbok.wait(submitted.execution_id)).status is ExecutionStatus.COMPLETED
 
     asyncio.run(main())
