@@ -36,7 +36,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _needs_postgres(item: pytest.Item) -> bool:
     fixtures: list[str] = getattr(item, "fixturenames", [])
     callspec = getattr(item, "callspec", None)
-    return "postgres_server" in fixtures or (callspec is not None and "postgresql" in callspec.params.values())
+    own = {"postgres_server", "breakable_server"}
+    return bool(own & set(fixtures)) or (callspec is not None and "postgresql" in callspec.params.values())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -10,11 +10,13 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,10 +31,13 @@ class NoPostgres(Exception):
 
 @dataclass
 class Server:
-    """A running PostgreSQL."""
+    """A PostgreSQL: running, unless a test stops it."""
 
     port: int
     folder: Path
+    programs: Path  #: the folder of `pg_ctl`
+    options: Sequence[str] = ()  #: settings, each as "name=value"
+    prefix: Sequence[str] = ()  #: of commands, to run them as the server's user
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def url(self, name: str = "postgres") -> str:
@@ -50,6 +55,52 @@ class Server:
 
     def drop_database(self, name: str) -> None:
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def init(self) -> None:
+        """Make the data folder."""
+        arguments = ["-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        self._run(self.programs / "initdb", "-D", self.folder / "data", *arguments)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = " ".join(f"-c {option}" for option in self.options)
+        # Without its own stdout (`-l`), the server would keep the pipe of `subprocess.run` open.
+        self._control("-w", "-l", self.folder / "log", "-o", options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it: `fast` ends the sessions, `immediate` is a crash that is announced."""
+        self._control("-w", "-m", mode, "stop")
+
+    def kill(self) -> None:
+        """End the postmaster and all its processes at once, and return when they are gone."""
+        lines = (self.folder / "data" / "postmaster.pid").read_text().splitlines()
+        postmaster = int(lines[0])
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        processes = [postmaster, *map(int, children)]
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while any(_lives(process) for process in processes):
+            assert time.monotonic() < deadline, "a killed process of PostgreSQL lives on"
+            time.sleep(0.01)
+        # Where nobody buries the dead, as in many a container, its pid looks alive to the next one.
+        (self.folder / "data" / "postmaster.pid").unlink()
+        for left in self.folder.glob(".s.PGSQL.*"):
+            left.unlink()
+        segment = lines[6].split()[1]  # of shared memory, which that file would have led the next one to
+        subprocess.run(["ipcrm", "-m", segment], capture_output=True, check=False)
+
+    def _control(self, *command: str | Path) -> None:
+        self._run(self.programs / "pg_ctl", "-D", self.folder / "data", *command)
+
+    def _run(self, *command: str | Path) -> None:
+        words = [*self.prefix, *map(str, command)]
+        done = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            log = self.folder / "log"
+            tail = log.read_text()[-2000:] if log.exists() else ""
+            raise RuntimeError(f"{command[0]} failed: {done.stderr or done.stdout}\n{tail}")
 
 
 def binaries() -> Path:
@@ -78,7 +129,6 @@ def running(*settings: str) -> Iterator[Server]:
         user = _unprivileged()
         os.chown(folder, user.pw_uid, user.pw_gid)
         prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    data = folder / "data"
     port = _free_port()
     options = [
         "listen_addresses=127.0.0.1",
@@ -87,34 +137,24 @@ def running(*settings: str) -> Iterator[Server]:
         "max_connections=100",
         *settings,
     ]
-
-    def run(*command: str | Path) -> None:
-        done = subprocess.run([*prefix, *map(str, command)], cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            log = folder / "log"
-            tail = log.read_text()[-2000:] if log.exists() else ""
-            raise RuntimeError(f"{command[0]} failed: {done.stderr or done.stdout}\n{tail}")
-
+    server = Server(port, folder, programs, options, prefix)
     try:
-        run(programs / "initdb", "-D", data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-        # Without its own stdout (`-l`), the server would keep the pipe of `subprocess.run` open.
-        run(
-            programs / "pg_ctl",
-            "-D",
-            data,
-            "-w",
-            "-l",
-            folder / "log",
-            "-o",
-            " ".join(f"-c {o}" for o in options),
-            "start",
-        )
+        server.init()
+        server.start()
         try:
-            yield Server(port, folder)
+            yield server
         finally:
-            run(programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # one that is dead and not yet buried by its parent holds nothing
 
 
 def _unprivileged() -> pwd.struct_passwd:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,15 +112,21 @@ class Server:
 
 
 @contextmanager
-def serving(database_url: str, folder: Path, program: str = PROGRAM, **environment: str) -> Iterator[Server]:
-    """Run a server until the end of the block, where it has to stop cleanly if it still runs."""
+def serving(
+    database_url: str, folder: Path, program: str = PROGRAM, *, prefix: Sequence[str] = (), **environment: str
+) -> Iterator[Server]:
+    """Run a server until the end of the block, where it has to stop cleanly if it still runs.
+
+    Args:
+        prefix: Of the command, such as what takes rights away.
+    """
     module = folder / "api_tools.py"
     module.write_text(textwrap.dedent(TOOLS))
     errors = (folder / "server.log").open("ab")
     env = {name: value for name, value in os.environ.items() if not name.startswith("DAGBOK_")}
     env |= {"DAGBOK_DATABASE_URL": database_url, "DAGBOK_TOOLS": str(module), "DAGBOK_WORKSPACE": str(folder)}
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", program],
+        [*prefix, sys.executable, "-W", "error", "-c", program],
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
