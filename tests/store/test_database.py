@@ -138,6 +138,12 @@ def sqlite_error(code: int, kind: type[sqlite3.Error] = sqlite3.OperationalError
         (psycopg.errors.DiskFull("words"), True),
         (psycopg.errors.ReadOnlySqlTransaction("words"), True),
         (psycopg.errors.DeadlockDetected("words"), True),
+        (psycopg.errors.InsufficientPrivilege("words"), True),
+        (psycopg.errors.UndefinedColumn("words"), True),
+        (psycopg.errors.FeatureNotSupported("words"), True),  # such as a plan that the tables have outgrown
+        (sa.exc.TimeoutError("QueuePool limit reached"), True),
+        (psycopg.errors.DatatypeMismatch("words"), False),
+        (psycopg.errors.SyntaxError("words"), False),
         (psycopg.errors.CheckViolation("words"), False),
         (psycopg.errors.InvalidTextRepresentation("words"), False),
         (psycopg.errors.ProgramLimitExceeded("words"), False),
@@ -154,6 +160,17 @@ def test_errors_of_the_database_are_told_from_errors_of_the_rows(
     database = Database.open(f"sqlite:///{tmp_path / 'dagbok.db'}")
     assert database.is_away(error) is is_away
     assert isinstance(database.translate(error), StoreUnavailable if is_away else StoreRejected)
+    database.close()
+
+
+def test_tables_that_are_gone_are_the_fault_of_no_row(empty_database_url: str) -> None:
+    """Also where the error has been told in our words already."""
+    database = Database.open(empty_database_url)
+    with pytest.raises(Misconfigured) as missing:
+        Reader(database).list_executions()
+    assert database.is_away(missing.value)
+    assert database.translate(missing.value) is missing.value
+    assert not database.is_away(Misconfigured("A setting is wrong."))
     database.close()
 
 

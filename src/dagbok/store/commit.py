@@ -3,7 +3,8 @@
 The first statement of a commit is the fence: it moves each execution from the event number its owner saw to the new
 one, under the owner's epoch. Where it does not hold, or a commit ended without an answer, the rows themselves settle
 what happened (`_settle`): nothing is lost, nothing is written twice, and an owner that lost its execution learns it. A
-database that is away is waited for. Data that the database refuses fails its own execution alone.
+database that is away, full, locked or read-only is waited for, with a word in the log when that begins and when it is
+over. Data that the database refuses fails its own execution alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dagbok.store.statements import Statements
 from dagbok.store.writer import Writer
 
 FIRST_RETRY_S: Final = 0.05
-LAST_RETRY_S: Final = 5.0
+LAST_RETRY_S: Final = 2.0
 
 log = logging.getLogger("dagbok.journal")
 
@@ -48,6 +49,7 @@ class Committer:
         self._dead: DatabaseInUse | None = None
         self._closing = threading.Event()
         self._give_up_at = float("inf")
+        self._away_since = 0.0  # by the monotonic clock; of use while not `available`
         #: The names of the blobs of the executions that this journal writes.
         self.known: KnownBlobs = {}
         #: Whether the last contact with the database succeeded.
@@ -210,9 +212,7 @@ class Committer:
 
     def _wait(self, exc: BaseException, delay: float) -> float:
         """Wait before the next try, and return how long to wait before the one after it."""
-        if self.available:
-            self.available = False
-            log.warning("The journal holds on: %s", self._database.translate(exc))
+        self._failed(exc)
         left = self._give_up_at - time.monotonic()
         if left <= 0:
             raise GivenUp from exc
@@ -222,16 +222,21 @@ class Committer:
             self._closing.wait(delay)
         return min(2 * delay, LAST_RETRY_S)
 
+    def _failed(self, exc: BaseException) -> None:
+        if self.available:
+            self.available = False
+            self._away_since = time.monotonic()
+            log.warning("The journal holds on until it can write: %s", self._database.translate(exc))
+
     def _succeeded(self) -> None:
         if not self.available:
             self.available = True
-            log.info("The journal writes again.")
+            log.info("The journal writes again, after %.1f s.", time.monotonic() - self._away_since)
 
     def _as_ours(self, exc: Exception) -> DagbokError:
-        if isinstance(exc, DagbokError):
-            return exc
         ours = self._database.translate(exc)
-        ours.__cause__ = exc
+        if ours is not exc:
+            ours.__cause__ = exc
         return ours
 
 

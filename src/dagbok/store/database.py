@@ -1,9 +1,10 @@
-"""The one file that knows which database it talks to: SQLite (a file, WAL) or PostgreSQL 15+ (psycopg 3).
+"""The file that knows which database it talks to: SQLite (a file, WAL) or PostgreSQL 15+ (psycopg 3).
 
 Everybody else says *read*, *write* or *statement* and gets the same behaviour from both: a read sees one snapshot, a
 write is one explicit transaction that takes its lock at the start, JSON goes in and comes out as text, and the errors
 of the drivers arrive as ours. What the group commit runs thousands of times a second is compiled once and handed to the
-driver's own cursor (`store/writer.py`); everything else is SQLAlchemy Core.
+driver's own cursor (`store/writer.py`); everything else is SQLAlchemy Core. What an error means has a file beside this
+one (`store/trouble.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import UserDefinedType
 
-from dagbok.errors import Misconfigured, StoreError, StoreRejected, StoreUnavailable
+from dagbok.errors import DagbokError, Misconfigured, StoreRejected, StoreUnavailable
+from dagbok.store import trouble
 from dagbok.store.lock import EngineLock, FileLock, Owner, SessionLock, read_file_owner, read_session_owner
 from dagbok.store.writer import Statement, Writer
 
@@ -38,18 +40,6 @@ _PGDialect: Any = PGDialect_psycopg  # its constructor has no annotations
 _BIND: Final = re.compile(r"(?<!:):p_(\w+)")
 # `reading` and `writing` tell the `begin` listener of SQLite what to begin.
 _WRITES: Final = "dagbok_writes"
-
-# SQLite's primary result codes that speak of the file, the disk or another process, not of the rows at hand.
-_SQLITE_AWAY: Final = frozenset(
-    {
-        sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOTADB,
-    }
-)  # fmt: skip
-# PostgreSQL's error classes that speak of the rows: feature, cardinality, data, constraint, syntax or name, limit of
-# the program (an index row too large). https://www.postgresql.org/docs/current/errcodes-appendix.html
-_SQLSTATE_CULPRIT: Final = frozenset({"0A", "21", "22", "23", "42", "44", "54"})
 
 
 class JsonColumn(UserDefinedType[str]):
@@ -176,29 +166,25 @@ class Database:
         except sa.exc.TimeoutError as exc:
             raise StoreUnavailable(f"No connection to {self.name} came free: {exc}") from exc
 
-    def translate(self, exc: BaseException) -> StoreError | Misconfigured:
-        """Return what `exc`, an error of the driver, means to the caller."""
-        words = " ".join(str(exc).split())
-        if isinstance(exc, psycopg.errors.UndefinedTable) or words.startswith("no such table"):
+    def translate(self, exc: BaseException) -> DagbokError:
+        """Return what `exc`, an error of the driver or one of ours, means to the caller."""
+        if isinstance(exc, DagbokError):
+            return exc
+        if trouble.lacks_table(exc):
             return Misconfigured(
-                f"The database {self.name} lacks tables of Dagbok ({words}); `dagbok db upgrade` makes them."
+                f"The database {self.name} lacks tables of Dagbok ({trouble.words(exc)}); `dagbok db upgrade` makes "
+                "them."
             )
-        if self.is_away(exc):
-            return StoreUnavailable(f"The database {self.name} is not available: {words}")
-        return StoreRejected(f"The database refused the data: {words}")
+        if not trouble.speaks_of_database(exc):
+            return StoreRejected(f"The database refused the data: {trouble.words(exc)}")
+        advice = trouble.advice(exc, self._path)
+        return StoreUnavailable(
+            f"The database {self.name} is not available: {trouble.words(exc)}" + (f"; {advice}." if advice else "")
+        )
 
     def is_away(self, exc: BaseException) -> bool:
         """Return whether `exc` speaks of the database (gone, full, locked, read-only) and not of the rows written."""
-        if isinstance(exc, (StoreUnavailable, OSError, MemoryError)):
-            return True
-        if isinstance(exc, sqlite3.Error):
-            code = getattr(exc, "sqlite_errorcode", None)
-            return code & 0xFF in _SQLITE_AWAY if code is not None else "closed database" in str(exc)
-        if isinstance(exc, psycopg.Error):
-            if exc.sqlstate:
-                return exc.sqlstate[:2] not in _SQLSTATE_CULPRIT
-            return isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError))
-        return False
+        return trouble.speaks_of_database(exc)
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT that knows ON CONFLICT."""
@@ -291,7 +277,11 @@ class Database:
                     time.sleep(0.01)
                     continue
                 if self._path:
-                    raise Misconfigured(f"The file {self._path} cannot be opened as a database: {exc.orig}") from exc
+                    advice = trouble.advice(exc, self._path)
+                    raise Misconfigured(
+                        f"The file {self._path} cannot be opened as a database: {exc.orig}"
+                        + (f"; {advice}." if advice else "")
+                    ) from exc
                 raise self.translate(exc.orig or exc) from exc
 
     def _check(self, connection: sa.Connection) -> None:
