@@ -137,7 +137,10 @@ def of(error: BaseException, scope: Scope) -> Response:
     headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s else {}
     if kind.status >= 500:
         request_id = requests.id_of(scope)
-        log.error("%s %s failed (request %s)", scope["method"], scope["path"], request_id, exc_info=error)
+        if isinstance(error, StoreUnavailable):  # no fault of ours to be searched for; the journal tells of an outage
+            log.warning("%s %s refused (request %s): %s", scope["method"], scope["path"], request_id, error)
+        else:
+            log.error("%s %s failed (request %s)", scope["method"], scope["path"], request_id, exc_info=error)
         detail = f"{detail} The log has it under {request_id}."
     return response(scope, kind.status, code, kind.title, detail, _faults(error), headers=headers)
 
