@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from dagbok.errors import Misconfigured, StoreRejected, StoreUnavailable
-from dagbok.store.database import Database
+from dagbok.store.database import Database, read_owner
 from dagbok.store.queries import Reader
 from dagbok.store.schema import dags, plans
 
@@ -172,6 +172,32 @@ def test_tables_that_are_gone_are_the_fault_of_no_row(empty_database_url: str) -
     assert database.translate(missing.value) is missing.value
     assert not database.is_away(Misconfigured("A setting is wrong."))
     database.close()
+
+
+def test_a_url_may_say_what_its_sessions_start_with(postgres_url: str) -> None:
+    """Every kind of session reads the URL alike; a space in it is one that many programs get wrong."""
+    url = f"{postgres_url}?options=-c%20statement_timeout%3D12345"
+    database = Database.open(url)
+    lock = database.engine_lock()
+    lock.acquire(command="engine")
+    with database.reading() as connection:
+        assert connection.execute(sa.text("SHOW statement_timeout")).scalar_one() == "12345ms"
+    assert read_owner(url)
+    lock.release()
+    database.close()
+
+
+def test_a_file_that_vanished_is_missed_and_not_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "dagbok.db"
+    database = Database.open(f"sqlite:///{path}")
+    database.close()
+    for left in tmp_path.iterdir():
+        left.unlink()
+    with pytest.raises(StoreUnavailable, match="see that the file is there"):
+        Reader(database).ping()
+    with pytest.raises(sqlite3.OperationalError):
+        database.writer()
+    assert not path.exists()
 
 
 def test_starting_on_a_current_database_imports_no_alembic(database_url: str) -> None:

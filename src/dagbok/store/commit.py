@@ -60,6 +60,7 @@ class Committer:
     def give_up_in(self, seconds: float) -> None:
         """Wait no longer than that for a database that is away, from now on."""
         self._give_up_at = time.monotonic() + seconds
+        self._database.wait_no_longer_than(seconds)
         self._closing.set()
 
     def close(self) -> None:

@@ -3,8 +3,8 @@
 Everybody else says *read*, *write* or *statement* and gets the same behaviour from both: a read sees one snapshot, a
 write is one explicit transaction that takes its lock at the start, JSON goes in and comes out as text, and the errors
 of the drivers arrive as ours. What the group commit runs thousands of times a second is compiled once and handed to the
-driver's own cursor (`store/writer.py`); everything else is SQLAlchemy Core. What an error means has a file beside this
-one (`store/trouble.py`).
+driver's own cursor (`store/writer.py`); everything else is SQLAlchemy Core. How to connect and what an error means have
+files beside this one (`store/connections.py`, `store/trouble.py`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from sqlalchemy.types import UserDefinedType
 
 from dagbok.errors import DagbokError, Misconfigured, StoreRejected, StoreUnavailable
 from dagbok.store import trouble
-from dagbok.store.lock import EngineLock, FileLock, Owner, SessionLock, read_file_owner, read_session_owner
+from dagbok.store.connections import BUSY_TIMEOUT_S, Backend, Patience, Session, connect_postgresql, connect_sqlite
+from dagbok.store.lock import EngineLock, FileLock, SessionLock, lock_path, read_file_owner, read_session_owner
+from dagbok.store.owner import Owner
 from dagbok.store.writer import Statement, Writer
-
-BUSY_TIMEOUT_S: Final = 5.0  # how long a write waits for another process's write on SQLite
 
 _PGDialect: Any = PGDialect_psycopg  # its constructor has no annotations
 
@@ -86,10 +86,20 @@ def only_where(condition: str) -> dict[str, Any]:
 class Database:
     """One database, open. Its methods are safe to call from any thread; `open` makes one, `close` ends it."""
 
-    def __init__(self, engine: sa.Engine, path: Path | None) -> None:
-        self._engine = engine
+    def __init__(self, url: sa.URL, path: Path | None, synchronous: str) -> None:
         self._path = path  # of the SQLite file; None: PostgreSQL
+        self._synchronous = synchronous
+        self._patience = Patience()
+        self._reached = False
+        self._writing: Backend | None = None  # of the last writer, on PostgreSQL
         self._positional = SQLiteDialect_pysqlite(paramstyle="named") if path else _PGDialect(paramstyle="named")
+        named = sa.URL.create("sqlite+pysqlite", database=str(path)) if path else url
+        self._engine = sa.create_engine(named, creator=self._connect_pooled, pool_pre_ping=path is None)
+        sa.event.listen(self._engine, "handle_error", _forget_session)
+        if path:
+            sa.event.listen(self._engine, "begin", _begin_on_sqlite)
+        else:
+            sa.event.listen(self._engine, "checkin", _forget_read_only)
 
     @classmethod
     def open(cls, url: str, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> Database:
@@ -104,9 +114,7 @@ class Database:
             StoreUnavailable: The server does not answer now.
         """
         parsed = _parse(url)
-        path = _sqlite_path(parsed)
-        engine = _sqlite_engine(path, synchronous) if path else _postgresql_engine(parsed)
-        database = cls(engine, path)
+        database = cls(parsed, _sqlite_path(parsed), synchronous)
         try:
             database._reach()
         except BaseException:
@@ -186,6 +194,10 @@ class Database:
         """Return whether `exc` speaks of the database (gone, full, locked, read-only) and not of the rows written."""
         return trouble.speaks_of_database(exc)
 
+    def wait_no_longer_than(self, seconds: float) -> None:
+        """Cut connections whose server says nothing for so long, from now on. For any thread."""
+        self._patience.seconds = min(self._patience.seconds, seconds)
+
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT that knows ON CONFLICT."""
         return sqlite.insert(table) if self._path else postgresql.insert(table)
@@ -233,33 +245,54 @@ class Database:
         return f"{changes} FROM json_to_recordset($1) AS r({', '.join(kinds)}) {where}{conditions}"
 
     def writer(self) -> Writer:
-        """Return a new connection of its own for the group commit.
+        """Return a new connection of its own for the group commit; the one before is over, also for the server.
 
         Raises:
             Exception: An error of the driver, for `is_away`.
         """
-        try:
-            pooled = self._engine.raw_connection()
-        except sa.exc.DBAPIError as exc:
-            raise (exc.orig or exc) from exc
-        driver: Any = pooled.driver_connection
-        pooled.detach()
+        driver = self._connect()
         if self._path:
             return Writer(driver, driver.cursor(), "BEGIN IMMEDIATE")
-        driver.autocommit = True  # the writer says BEGIN and COMMIT itself, as on SQLite
+        try:
+            if self._writing is not None:
+                driver.end(self._writing)
+            self._writing = driver.backend()
+        except BaseException:
+            driver.close()
+            raise
         driver.prepare_threshold = 0
-        return Writer(driver, psycopg.RawCursor(driver), "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+        # It says BEGIN and COMMIT itself, as on SQLite. Not READ WRITE: an operator may have made reading the default.
+        return Writer(driver, psycopg.RawCursor(driver), "BEGIN ISOLATION LEVEL READ COMMITTED")
 
     def serialize_migrations(self, connection: sa.Connection) -> None:
         """Let one process at a time go past here, until the end of its transaction."""
-        if not self._path:  # on SQLite, BEGIN IMMEDIATE has done it
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dagbok migrations'))")
+        if self._path:  # BEGIN IMMEDIATE has done it
+            return
+        # An index over millions of rows takes its time, and so does another process's.
+        session: Any = connection.connection.driver_connection
+        session.patience = None
+        connection.detach()  # the next user of a pooled one would inherit that
+        connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dagbok migrations'))")
 
     def engine_lock(self) -> EngineLock:
         """Return the lock of which an engine holds the only one while it writes to this database."""
         if self._path:
-            return FileLock(_lock_path(self._path))
-        return SessionLock(_session(self._engine.url), self.name)
+            return FileLock(lock_path(self._path))
+        return SessionLock(_session(self._engine.url, self._patience), self.name)
+
+    def _connect(self) -> Any:
+        """Return a new connection of the driver's, which begins and ends no transaction by itself."""
+        if self._path:
+            return connect_sqlite(self._path, self._synchronous, create=not self._reached)
+        return connect_postgresql(self._engine.url, "dagbok", self._patience)
+
+    def _connect_pooled(self) -> Any:
+        driver = self._connect()
+        if isinstance(driver, Session):
+            driver.autocommit = False  # SQLAlchemy expects it so
+            set_json_loads(lambda data: data if isinstance(data, str) else bytes(data).decode(), driver)
+        return driver
 
     def _reach(self) -> None:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
@@ -267,6 +300,7 @@ class Database:
             try:
                 with self._engine.connect() as connection:
                     self._check(connection)
+                self._reached = True
                 return
             except sa.exc.DBAPIError as exc:
                 # Turning a new file to WAL needs it alone, and SQLite does not wait for that by itself.
@@ -304,8 +338,8 @@ def read_owner(url: str) -> Owner | None:
     """
     parsed = _parse(url)
     if path := _sqlite_path(parsed):
-        return read_file_owner(_lock_path(path))
-    return read_session_owner(_session(parsed))
+        return read_file_owner(path)
+    return read_session_owner(_session(parsed, Patience()))
 
 
 def _parse(url: str) -> sa.URL:
@@ -333,58 +367,23 @@ def _sqlite_path(url: sa.URL) -> Path | None:
     return path
 
 
-def _lock_path(path: Path) -> Path:
-    # Through symbolic links: two names of one file are one database.
-    real = path.resolve()
-    return real.with_name(real.name + ".lock")
+def _begin_on_sqlite(connection: sa.Connection) -> None:
+    # A write takes the lock at once: one that begins as a read is refused, without waiting, when somebody wrote in
+    # between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
 
-def _sqlite_engine(path: Path, synchronous: str) -> sa.Engine:
-    # With `isolation_level=None` the driver begins nothing by itself: before Python 3.12 it knows no other way to keep
-    # DDL and reads inside the transaction we mean. https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#pysqlite-serializable
-    arguments = {"isolation_level": None, "timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
-    engine = sa.create_engine(sa.URL.create("sqlite+pysqlite", database=str(path)), connect_args=arguments)
-
-    @sa.event.listens_for(engine, "connect")
-    def prepare(connection: Any, _: object) -> None:
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA synchronous={'NORMAL' if synchronous == 'NORMAL' else 'FULL'}")
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA cache_size=-32768")
-        connection.execute("PRAGMA wal_autocheckpoint=4000")
-        connection.execute("PRAGMA journal_size_limit=67108864")
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        # A write takes the lock at once: one that begins as a read is refused, without waiting, when somebody wrote in
-        # between.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
-
-    return engine
+def _forget_read_only(driver: Any, _: object) -> None:
+    # After a read SQLAlchemy leaves READ WRITE behind, not the server's default, which an operator may have changed.
+    if driver is not None and not driver.closed:
+        driver.read_only = None
 
 
-def _postgresql_engine(url: sa.URL) -> sa.Engine:
-    engine = sa.create_engine(url, connect_args=_connect_arguments(url, "dagbok"), pool_pre_ping=True)
-
-    @sa.event.listens_for(engine, "connect")
-    def prepare(connection: Any, _: object) -> None:
-        set_json_loads(lambda data: data if isinstance(data, str) else bytes(data).decode(), connection)
-
-    return engine
+def _forget_session(context: sa.ExceptionContext) -> None:
+    # A session may keep what it failed of (a read-only default, a lost right) when all is well again for new ones.
+    if trouble.speaks_of_database(context.original_exception):
+        context.is_disconnect = True
 
 
-def _connect_arguments(url: sa.URL, application_name: str) -> dict[str, Any]:
-    # A host that vanished without a word is noticed within half a minute, where the URL does not say otherwise.
-    wanted: dict[str, Any] = {"connect_timeout": 10, "application_name": application_name}
-    wanted |= {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-    return {name: value for name, value in wanted.items() if name not in url.query}
-
-
-def _session(url: sa.URL) -> Callable[[str], psycopg.Connection[Any]]:
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-
-    def connect(application_name: str) -> psycopg.Connection[Any]:
-        return psycopg.connect(plain, autocommit=True, **_connect_arguments(url, application_name))
-
-    return connect
+def _session(url: sa.URL, patience: Patience) -> Callable[[str], Session]:
+    return lambda application_name: connect_postgresql(url, application_name, patience)

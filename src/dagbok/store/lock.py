@@ -14,35 +14,32 @@ import json
 import os
 import select
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Protocol, TypedDict
+from typing import Final, Protocol
 
 import psycopg
 from psycopg import sql
 
-from dagbok.errors import DatabaseInUse, Misconfigured, StoreUnavailable
+from dagbok.errors import Misconfigured, StoreUnavailable
+from dagbok.store.connections import Backend, Session
+from dagbok.store.owner import Owner as Owner
+from dagbok.store.owner import in_use, is_dead, myself, read_words
+from dagbok.store.trouble import words
 
 # Any number does, as long as nobody else's program in the same database uses it: "dagbok" in ASCII.
 _LOCK_KEY: Final = int.from_bytes(b"dagbok", "big")
 _MARK: Final = "dagbok engine "  # begins the owner's words in the session's query text
+# How long the server may take to see that a session is over whose process is.
+_LET_GO_S: Final = 5.0
 _FIND_OWNER: Final = """
-    SELECT a.pid, a.application_name, a.query FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    SELECT a.pid, a.backend_start, a.application_name, a.query FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
       AND (l.classid::bigint << 32) | l.objid::bigint = %s
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-
-
-class Owner(TypedDict, total=False):
-    """Who holds the lock, as far as it can be known."""
-
-    pid: int
-    host: str
-    command: str
-    url: str | None  #: where its API answers
-    born: str | None  #: tells a process from a later one with the same pid
 
 
 class EngineLock(Protocol):
@@ -94,9 +91,9 @@ class FileLock:
             os.close(handle)
             if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise Misconfigured(f"The file system of {self._path} cannot lock: {exc.strerror}.") from exc
-            raise _in_use(str(self._path).removesuffix(".lock"), _read_json(self._path)) from exc
+            raise in_use(str(self._path).removesuffix(".lock"), read_words(self._path)) from exc
         self._handle = handle
-        self._owner = _myself(command, url)
+        self._owner = myself(command, url)
         self._write()
 
     def reacquire(self) -> None:
@@ -130,39 +127,64 @@ class FileLock:
 class SessionLock:
     """`EngineLock` on a session of the server."""
 
-    def __init__(self, connect: Callable[[str], psycopg.Connection[Any]], name: str) -> None:
+    def __init__(self, connect: Callable[[str], Session], name: str) -> None:
         self._connect = connect
         self._name = name
-        self._session: psycopg.Connection[Any] | None = None
+        self._session: Session | None = None
         self._owner: Owner = {}
+        self._backend: Backend | None = None  # of this session, or of the last
 
     def acquire(self, *, command: str, url: str | None = None) -> None:
         """See `EngineLock`."""
-        self._owner = _myself(command, url)
+        self._owner = myself(command, url)
+        self._acquire()
+
+    def _acquire(self) -> None:
+        command = self._owner["command"]
         try:
             session = self._connect(f"dagbok engine: {command[:20]}, pid {os.getpid()} on {socket.gethostname()}"[:63])
         except psycopg.Error as exc:
-            raise StoreUnavailable(f"The database {self._name} is not available: {_words(exc)}") from exc
+            raise self._unavailable(words(exc)) from exc
         try:
-            # The session has to outlive any silence.
-            session.execute("SET idle_session_timeout = 0")
-            taken = session.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()
-            if not (taken and taken[0]):
-                raise _in_use(self._name, _session_owner(session))
-            self._session = session
+            self._take(session)
+            self._session, self._backend = session, session.backend()
             self._tell()
         except psycopg.Error as exc:
             self._session = None
             session.close()
-            raise StoreUnavailable(f"The database {self._name} is not available: {_words(exc)}") from exc
+            raise self._unavailable(words(exc)) from exc
         except BaseException:
             session.close()
             raise
 
+    def _take(self, session: Session) -> None:
+        """Take the lock in `session`, or raise DatabaseInUse or StoreUnavailable.
+
+        A server may learn late that the other side of a session is gone, at worst from its keepalive. So our last one
+        is ended, and one whose process seems to be no more is given a moment to end by itself.
+        """
+        if self._backend is not None:
+            session.end(self._backend)
+        deadline = time.monotonic() + _LET_GO_S
+        while True:
+            taken = session.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()
+            if taken and taken[0]:
+                return
+            late = time.monotonic() > deadline
+            holder = _session_holder(session)
+            if holder is None:
+                pass  # it lets go in this moment
+            elif holder[0] == self._backend:
+                if late:
+                    raise self._unavailable("the server does not end the last session of this engine")
+            elif late or not is_dead(holder[1]):
+                raise in_use(self._name, holder[1])
+            time.sleep(0.02)
+
     def reacquire(self) -> None:
         """See `EngineLock`."""
         self.release()
-        self.acquire(command=self._owner["command"], url=self._owner.get("url"))
+        self._acquire()
 
     def set_url(self, url: str) -> None:
         """See `EngineLock`."""
@@ -175,8 +197,11 @@ class SessionLock:
         session = self._session
         if session is None or session.closed:
             return True
-        # Nobody talks to this session: something to read is a notice, or its last words, and then its end.
-        while select.select([session.fileno()], [], [], 0)[0]:
+        # Nobody talks to this session: something to read is a notice, or its last words, and then its end. Not
+        # `select`, which knows no file above 1,023, and a server has more open.
+        waiting = select.poll()
+        waiting.register(session.fileno(), select.POLLIN)
+        while waiting.poll(0):
             try:
                 session.pgconn.consume_input()
             except psycopg.Error:
@@ -194,23 +219,17 @@ class SessionLock:
         if self._session is not None:
             self._session.execute(sql.SQL("SELECT {}").format(sql.Literal(_MARK + json.dumps(self._owner))))
 
-
-def read_file_owner(path: Path) -> Owner | None:
-    """Return the living process that holds the lock file at `path`, without touching the lock."""
-    owner = _read_json(path)
-    if owner is None or "pid" not in owner:
-        return None
-    try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass  # somebody else's process, and alive
-    # A pid comes round again, in containers at once; its time of birth does not.
-    return owner if _born(owner["pid"]) == owner.get("born") else None
+    def _unavailable(self, what: str) -> StoreUnavailable:
+        return StoreUnavailable(f"The database {self._name} is not available: {what}")
 
 
-def read_session_owner(connect: Callable[[str], psycopg.Connection[Any]]) -> Owner | None:
+def read_file_owner(database: Path) -> Owner | None:
+    """Return the living process that holds the lock of the file `database`, without touching the lock."""
+    owner = read_words(lock_path(database))
+    return None if owner is None or "pid" not in owner or is_dead(owner, here=True) else owner
+
+
+def read_session_owner(connect: Callable[[str], Session]) -> Owner | None:
     """Return the engine whose session holds the advisory lock.
 
     Raises:
@@ -218,64 +237,29 @@ def read_session_owner(connect: Callable[[str], psycopg.Connection[Any]]) -> Own
     """
     try:
         with connect("dagbok") as session:
-            return _session_owner(session)
+            holder = _session_holder(session)
+            return holder[1] if holder else None
     except psycopg.Error as exc:
-        raise StoreUnavailable(f"The database is not available: {_words(exc)}") from exc
+        raise StoreUnavailable(f"The database is not available: {words(exc)}") from exc
 
 
-def _session_owner(session: psycopg.Connection[Any]) -> Owner | None:
+def _session_holder(session: Session) -> tuple[Backend, Owner] | None:
+    """Return the session that holds the lock, and whose it is."""
     found = session.execute(_FIND_OWNER, (_LOCK_KEY,)).fetchone()
     if found is None:
         return None
-    _, application_name, query = found
+    *backend, application_name, query = found
     # Without the right to see other roles' queries, the application name has to do.
     if query and _MARK in query:
         with suppress(ValueError):
             literal = query[query.index(_MARK) + len(_MARK) : query.rindex("'")].replace("''", "'")
             owner: Owner = json.loads(literal)
-            return owner
-    return {"command": application_name or "unknown", "url": None}
+            return Backend(*backend), owner
+    return Backend(*backend), {"command": application_name or "unknown", "url": None}
 
 
-def _in_use(name: str, owner: Owner | None) -> DatabaseInUse:
-    who = "another process"
-    if owner:
-        who = f"process {owner.get('pid', '?')}" + (f" on {owner['host']}" if owner.get("host") else "")
-        who += f" ({owner.get('command', 'unknown')})"
-        if owner.get("url"):
-            who += f", which answers at {owner['url']}"
-    advice = f"submit to {owner['url']} instead, or stop it first" if owner and owner.get("url") else "stop it first"
-    return DatabaseInUse(f"The database {name} is in use by {who}; one engine owns a database: {advice}.", owner=owner)
-
-
-def _myself(command: str, url: str | None) -> Owner:
-    # 1,024 bytes of a query are shown; a command line may be longer.
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "command": command[:200],
-        "url": url,
-        "born": _born(os.getpid()),
-    }
-
-
-def _born(pid: int) -> str | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return stat.rpartition(")")[2].split()[
-        19
-    ]  # proc(5): starttime, counted from after the name, which may hold anything
-
-
-def _read_json(path: Path) -> Owner | None:
-    try:
-        owner: Owner = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return owner
-
-
-def _words(exc: BaseException) -> str:
-    return " ".join(str(exc).split())
+def lock_path(database: Path) -> Path:
+    """Return where the lock of the file `database` is."""
+    # Through symbolic links: two names of one file are one database.
+    real = database.resolve()
+    return real.with_name(real.name + ".lock")
