@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 import postgres
 from dagbok import Dagbok
-from dagbok.errors import OutcomeUnknown, StoreUnavailable
+from dagbok.domain.states import ExecutionStatus
+from dagbok.errors import Conflict, NotFound, OutcomeUnknown, StoreUnavailable
 from dagbok.store import connections
 from dagbok.store.database import Database
 from faults import witness
@@ -176,6 +177,58 @@ def test_a_submission_is_there_once(proxied: tuple[Proxy, str], act: Act, key: s
 
     asyncio.run(main())
     told.saw(*ids(document))
+
+
+@CUTS
+def test_an_answer_is_written_once_and_never_conflicts_with_itself(proxied: tuple[Proxy, str], act: Act) -> None:
+    """Repeated blindly after a lost commit, it would be refused as the second answer to its question."""
+    proxy, url = proxied
+
+    async def main() -> str:
+        async with Dagbok(url) as dagbok:
+            submitted = await dagbok.submit(plan(QUESTION))
+            await dagbok.service.wait(submitted.execution_id)
+            proxy.rule = once_at(act, said("INSERT INTO commands"))
+            await dagbok.answer(submitted.execution_id, "q", {"input": "well"}, by="ö")
+            with pytest.raises(Conflict):
+                await dagbok.answer(submitted.execution_id, "q", {"input": "worse"})
+            assert (await dagbok.wait(submitted.execution_id)).status is ExecutionStatus.COMPLETED
+            return submitted.execution_id
+
+    assert witness.number_of_commands(url, asyncio.run(main())) == 1
+
+
+@CUTS
+def test_a_command_is_written_once(proxied: tuple[Proxy, str], act: Act) -> None:
+    proxy, url = proxied
+
+    async def main() -> str:
+        async with Dagbok(url) as dagbok:
+            submitted = await dagbok.submit(
+                plan({"id": "w", "tool_or_prompt": {"name": "wait", "params": {"seconds": 600}}})
+            )
+            proxy.rule = once_at(act, said("INSERT INTO commands"))
+            assert (await dagbok.cancel(submitted.execution_id)).status is ExecutionStatus.CANCELLED
+            return submitted.execution_id
+
+    assert witness.number_of_commands(url, asyncio.run(main())) == 1
+
+
+@CUTS
+def test_a_deletion_that_happened_is_told_as_one(proxied: tuple[Proxy, str], act: Act) -> None:
+    """Repeated after a lost commit, it finds nothing; that is no reason to say there was nothing."""
+    proxy, url = proxied
+    told, document = Witness(), chains(1, 3)
+
+    async def main() -> None:
+        async with Dagbok(url, tools=told.tools) as dagbok:
+            execution = await dagbok.run(document)
+            proxy.rule = once_at(act, said("DELETE FROM dag_executions"))
+            assert await dagbok.service.delete(execution.id) == 3
+            with pytest.raises(NotFound):
+                await dagbok.get(execution.id)
+
+    asyncio.run(main())
 
 
 @CUTS

@@ -19,7 +19,7 @@ from dagbok.domain.ids import ExecutionId
 from dagbok.domain.records import Changes, NewExecution, StoredExecution
 from dagbok.domain.values import Json
 from dagbok.errors import OutcomeUnknown
-from dagbok.store import takeover
+from dagbok.store import repeats, takeover
 from dagbok.store.batch import Append, Create, Created, Item, size
 from dagbok.store.commit import Committer, GivenUp, Outcome
 from dagbok.store.database import Database
@@ -124,11 +124,12 @@ class Journal:
         """Delete an execution with all its rows and return how many sub-steps it had. Its owner is fenced.
 
         Raises (in the future):
-            NotFound: There is no such execution (or a first try, of unknown outcome, deleted it).
+            NotFound: There is no such execution.
         """
+        deleting = repeats.Deletion(self._database, execution_id)
 
         def run() -> int:
-            number = takeover.delete(self._database, execution_id)
+            number = deleting.run()
             self._committer.known.pop(execution_id, None)
             return number
 
@@ -137,13 +138,13 @@ class Journal:
     def write_command(
         self, execution_id: ExecutionId, kind: str, data: Mapping[str, Json], by: str | None, *, wait: str | None = None
     ) -> asyncio.Future[int]:
-        """Write a command (`takeover.write_command`) and return its number.
+        """Write a command (`takeover.write_command`), once, and return its number.
 
         Raises (in the future):
             NotFound: There is no such execution.
-            Conflict: The question `wait` has an answer already.
+            Conflict: The question `wait` has an answer already, another one.
         """
-        return self._call(lambda: takeover.write_command(self._database, execution_id, kind, data, by, wait=wait))
+        return self._call(repeats.Asking(self._database, execution_id, kind, data, by, wait).run)
 
     async def close(self) -> None:
         """Commit what was appended, stop the thread and close its connection.
