@@ -30,7 +30,7 @@ from sqlalchemy.types import UserDefinedType
 from dagbok.errors import DagbokError, Misconfigured, StoreRejected, StoreUnavailable
 from dagbok.store import trouble
 from dagbok.store.connections import BUSY_TIMEOUT_S, Backend, Patience, Session, connect_postgresql, connect_sqlite
-from dagbok.store.lock import EngineLock, FileLock, SessionLock, lock_path, read_file_owner, read_session_owner
+from dagbok.store.lock import EngineLock, FileLock, SessionLock, read_file_owner, read_session_owner
 from dagbok.store.owner import Owner
 from dagbok.store.writer import Statement, Writer
 
@@ -278,7 +278,7 @@ class Database:
     def engine_lock(self) -> EngineLock:
         """Return the lock of which an engine holds the only one while it writes to this database."""
         if self._path:
-            return FileLock(lock_path(self._path))
+            return FileLock(self._path, self._show_writable)
         return SessionLock(_session(self._engine.url, self._patience), self.name)
 
     def _connect(self) -> Any:
@@ -293,6 +293,12 @@ class Database:
             driver.autocommit = False  # SQLAlchemy expects it so
             set_json_loads(lambda data: data if isinstance(data, str) else bytes(data).decode(), driver)
         return driver
+
+    def _show_writable(self) -> None:
+        """Write what changes nothing. Raises StoreUnavailable, with the reason, where nothing can be written."""
+        with self.writing() as connection:
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA user_version = {int(version)}")
 
     def _reach(self) -> None:
         deadline = time.monotonic() + BUSY_TIMEOUT_S

@@ -4,6 +4,8 @@ Two kinds, one behaviour. With a file: `flock` on `FILE.lock`, which holds the o
 the process dies. With a server: an advisory lock of a session of its own, whose last query text is the owner as JSON,
 where `pg_stat_activity` shows it to others; the server lets go when the session dies. Engines take it. Reads and
 commands never do.
+
+A lock that was lost (the session ended, the file was removed) is taken again before anything is written.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import select
 import socket
@@ -23,7 +26,7 @@ from typing import Final, Protocol
 import psycopg
 from psycopg import sql
 
-from dagbok.errors import Misconfigured, StoreUnavailable
+from dagbok.errors import DatabaseInUse, Misconfigured, StoreUnavailable
 from dagbok.store.connections import Backend, Session
 from dagbok.store.owner import Owner as Owner
 from dagbok.store.owner import in_use, is_dead, myself, read_words
@@ -40,6 +43,13 @@ _FIND_OWNER: Final = """
       AND (l.classid::bigint << 32) | l.objid::bigint = %s
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+_FIND_HINDRANCE: Final = """
+    SELECT CASE WHEN pg_is_in_recovery() THEN 'it is a standby'
+                WHEN current_setting('default_transaction_read_only') = 'on' THEN 'default_transaction_read_only is on'
+           END
+"""
+
+log = logging.getLogger("dagbok.journal")
 
 
 class EngineLock(Protocol):
@@ -50,12 +60,17 @@ class EngineLock(Protocol):
 
         Raises:
             DatabaseInUse: Somebody has it; the message and `owner` name them.
-            StoreUnavailable: The server does not answer.
+            StoreUnavailable: The database does not answer, or cannot be written.
         """
         ...
 
     def reacquire(self) -> None:
-        """Take the lock again after it was lost, with the same words. Raises like `acquire`."""
+        """Take the lock again after it was lost, with the same words.
+
+        Raises:
+            DatabaseInUse: Somebody else has it now. This engine will never write again.
+            StoreUnavailable: The database does not answer, or cannot be written.
+        """
         ...
 
     def set_url(self, url: str) -> None:
@@ -72,15 +87,24 @@ class EngineLock(Protocol):
 
 
 class FileLock:
-    """`EngineLock` on a file."""
+    """`EngineLock` on a file beside the database's."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, database: Path, show_writable: Callable[[], None]) -> None:
+        """Make the lock of the file `database`; `show_writable` raises StoreUnavailable if that cannot be written."""
+        self._database = database.resolve()
+        self._path = _lock_path(database)
+        self._show_writable = show_writable
         self._handle: int | None = None
         self._owner: Owner = {}
+        # Which files the names stood for when the lock was taken.
+        self._lock_file = self._database_file = _identity(self._path)
 
     def acquire(self, *, command: str, url: str | None = None) -> None:
-        """See `EngineLock`."""
+        """See `EngineLock`.
+
+        Raises:
+            Misconfigured: The lock file cannot be made or locked.
+        """
         try:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as exc:
@@ -91,14 +115,33 @@ class FileLock:
             os.close(handle)
             if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise Misconfigured(f"The file system of {self._path} cannot lock: {exc.strerror}.") from exc
-            raise in_use(str(self._path).removesuffix(".lock"), read_words(self._path)) from exc
+            raise in_use(str(self._database), read_words(self._path)) from exc
         self._handle = handle
         self._owner = myself(command, url)
+        try:
+            self._show_writable()
+        except BaseException:
+            self.release()
+            raise
         self._write()
+        self._lock_file, self._database_file = _identity(self._path), _identity(self._database)
 
     def reacquire(self) -> None:
         """See `EngineLock`."""
-        self.acquire(command=self._owner["command"], url=self._owner.get("url"))
+        if _identity(self._database) != self._database_file:
+            raise StoreUnavailable(
+                f"The file {self._database} was removed or replaced while this engine used it; put it back, or start "
+                "this engine anew with what is there now."
+            )
+        if self._handle is not None and _identity(self._path) == self._lock_file:
+            return  # it was the database's file that was gone, and is back
+        try:
+            self.release()
+            self.acquire(command=self._owner["command"], url=self._owner.get("url"))
+        except DatabaseInUse:
+            raise
+        except Misconfigured as exc:
+            raise StoreUnavailable(exc.message) from exc
 
     def set_url(self, url: str) -> None:
         """See `EngineLock`."""
@@ -107,21 +150,38 @@ class FileLock:
 
     def lost(self) -> bool:
         """See `EngineLock`."""
-        return False  # the kernel takes it from dead processes only
+        # The kernel takes it from dead processes only, but a file may be removed, and its name be given to another.
+        return (
+            self._handle is None
+            or _identity(self._path) != self._lock_file
+            or _identity(self._database) != self._database_file
+        )
 
     def release(self) -> None:
         """See `EngineLock`."""
         if self._handle is not None:
             # The file stays: were it removed, a second process could hold the old one and a third lock a new one.
-            os.ftruncate(self._handle, 0)
-            os.close(self._handle)
-            self._handle = None
+            handle, self._handle = self._handle, None
+            with suppress(OSError):  # of a dead process the words say nothing either
+                os.ftruncate(handle, 0)
+            os.close(handle)
 
     def _write(self) -> None:
-        if self._handle is not None:
-            data = json.dumps(self._owner).encode()
-            os.pwrite(self._handle, data, 0)
-            os.ftruncate(self._handle, len(data))
+        if self._handle is None:
+            return
+        data = json.dumps(self._owner).encode()
+        try:
+            written = os.pwrite(self._handle, data, 0)
+            os.ftruncate(self._handle, written if written == len(data) else 0)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as exc:
+            # The lock holds; only its words are missing.
+            log.warning(
+                "%s cannot be written (%s): others see that the database is in use, but not by whom.",
+                self._path,
+                exc.strerror,
+            )
 
 
 class SessionLock:
@@ -146,6 +206,9 @@ class SessionLock:
         except psycopg.Error as exc:
             raise self._unavailable(words(exc)) from exc
         try:
+            hindrance = session.execute(_FIND_HINDRANCE).fetchone()
+            if hindrance and hindrance[0]:
+                raise self._unavailable(f"it is read-only, because {hindrance[0]}")
             self._take(session)
             self._session, self._backend = session, session.backend()
             self._tell()
@@ -225,7 +288,7 @@ class SessionLock:
 
 def read_file_owner(database: Path) -> Owner | None:
     """Return the living process that holds the lock of the file `database`, without touching the lock."""
-    owner = read_words(lock_path(database))
+    owner = read_words(_lock_path(database))
     return None if owner is None or "pid" not in owner or is_dead(owner, here=True) else owner
 
 
@@ -258,8 +321,16 @@ def _session_holder(session: Session) -> tuple[Backend, Owner] | None:
     return Backend(*backend), {"command": application_name or "unknown", "url": None}
 
 
-def lock_path(database: Path) -> Path:
-    """Return where the lock of the file `database` is."""
+def _lock_path(database: Path) -> Path:
     # Through symbolic links: two names of one file are one database.
     real = database.resolve()
     return real.with_name(real.name + ".lock")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return which file `path` stands for now; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
