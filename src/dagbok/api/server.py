@@ -24,7 +24,7 @@ import uvicorn
 
 from dagbok.api.app import create_app
 from dagbok.app import Dagbok, Vault
-from dagbok.errors import Misconfigured
+from dagbok.errors import DatabaseInUse, Misconfigured
 from dagbok.settings import Settings
 
 log = logging.getLogger("dagbok.api")
@@ -61,7 +61,8 @@ def serve(
 
     Raises:
         Misconfigured: The address is not loopback and `insecure` is not given, or it cannot be bound.
-        DatabaseInUse, SchemaTooNew, StoreUnavailable: The engine cannot be opened.
+        SchemaTooNew, StoreUnavailable: The engine cannot be opened.
+        DatabaseInUse: Nor can it then; or, later, another engine took the database after this one had lost it.
     """
     address = resolve(settings.host, insecure=insecure)
     _allow_connections()
@@ -174,6 +175,7 @@ class _Stop:
     def __init__(self) -> None:
         self.wished = False
         self.server: _Server | None = None
+        self.error: DatabaseInUse | None = None  # what ends this process, if no signal does
         self._first_at = 0.0
 
     def listen(self) -> None:
@@ -183,30 +185,44 @@ class _Stop:
             with contextlib.suppress(ValueError, RuntimeError):
                 loop.add_signal_handler(number, self._heard, number)
 
-    def _heard(self, number: signal.Signals) -> None:
-        now = time.monotonic()
+    def because_of(self, error: DatabaseInUse) -> None:
+        """Stop for that reason, unless it stops already."""
         if not self.wished:
-            self.wished, self._first_at = True, now
+            self.error = error
+            self._begin()
+
+    def _heard(self, number: signal.Signals) -> None:
+        if not self.wished:
             log.info("stopping on %s; what runs goes on at the next start", number.name)
-            if self.server is not None:
-                self.server.should_exit = True
-        elif now - self._first_at > SECOND_SIGNAL_S:
+            self._begin()
+        elif time.monotonic() - self._first_at > SECOND_SIGNAL_S:
             os._exit(128 + number)
+
+    def _begin(self) -> None:
+        self.wished, self._first_at = True, time.monotonic()
+        if self.server is not None:
+            self.server.should_exit = True
 
 
 async def _serve(settings: Settings, listener: socket.socket, on_ready: OnReady | None, secrets: Vault | None) -> int:
     stop = _Stop()
     stop.listen()
+    loop = asyncio.get_running_loop()
     url = url_of(listener)
     async with Dagbok(settings=settings, secrets=secrets, command="dagbok serve", recover=True) as dagbok:
         if stop.wished:
             return 0
+        # An engine that can never write again must not look like one that works.
+        dagbok.lock.on_taken(lambda error: loop.call_soon_threadsafe(stop.because_of, error))
         await asyncio.to_thread(dagbok.lock.set_url, url)
         ip = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
         hosts = (settings.host, str(ip))
         app = create_app(dagbok, hosts=hosts, any_address=ip.is_unspecified)
         server = stop.server = _Server(_config(app), lambda: on_ready(url) if on_ready else None, app.state.waiting.end)
-        await server.serve(sockets=[listener])
+        if not stop.wished:
+            await server.serve(sockets=[listener])
+    if stop.error is not None:
+        raise stop.error
     return 0
 
 

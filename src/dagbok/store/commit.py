@@ -69,6 +69,19 @@ class Committer:
             self._writer.close()
             self._writer = None
 
+    def keep_lock(self) -> None:
+        """Take the engine's lock again if it was lost: an idle engine must not lose its database unseen."""
+        if self._lock is None or self._dead is not None:
+            return
+        try:
+            if self._lock.lost():
+                self._hold_lock()
+                self._succeeded()
+        except DatabaseInUse:
+            pass  # it was told
+        except Exception as exc:  # whatever it is, the next commit meets it too, and somebody waits for that
+            self._failed(exc)
+
     def call(self, run: Callable[[], Any], future: asyncio.Future[Any]) -> None:
         """Run something with a transaction of its own until the database answers, and tell its future.
 
@@ -170,6 +183,8 @@ class Committer:
             if found and tuple(found[0]) == (changes.epoch, changes.seq_before):
                 left.append(item)  # progress alone moves no number; writing it twice is writing it once
             elif found and tuple(found[0]) == (changes.epoch, changes.seq_after):
+                if changes.release:
+                    self.known.pop(item.execution_id, None)
                 outcomes.append((item.future, None))
             else:
                 self.known.pop(item.execution_id, None)

@@ -27,6 +27,7 @@ from dagbok.store.lock import EngineLock
 
 MAX_ROWS: Final = 20_000  # of one commit, about; a single item may be larger
 MAX_CHARS: Final = 64 * 2**20
+LOOK_S: Final = 2.0  # how often an idle journal sees that its engine still has the database
 
 T = TypeVar("T")
 
@@ -184,7 +185,8 @@ class Journal:
     def _run(self) -> None:
         try:
             while True:
-                self._wake.wait()
+                while not self._wake.wait(LOOK_S):
+                    self._committer.keep_lock()
                 self._wake.clear()
                 # Read before the queue: what was put before the closing is still seen.
                 closing = self._closing.is_set()

@@ -5,7 +5,8 @@ the process dies. With a server: an advisory lock of a session of its own, whose
 where `pg_stat_activity` shows it to others; the server lets go when the session dies. Engines take it. Reads and
 commands never do.
 
-A lock that was lost (the session ended, the file was removed) is taken again before anything is written.
+A lock that was lost (the session ended, the file was removed) is taken again before anything is written; where somebody
+else has it by then, this engine is over.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class EngineLock(Protocol):
         """Take the lock again after it was lost, with the same words.
 
         Raises:
-            DatabaseInUse: Somebody else has it now. This engine will never write again.
+            DatabaseInUse: Somebody else has it now. This engine will never write again; `on_taken` tells.
             StoreUnavailable: The database does not answer, or cannot be written.
         """
         ...
@@ -81,21 +82,45 @@ class EngineLock(Protocol):
         """Return whether the lock is gone without `release`; cheap enough to ask before each commit."""
         ...
 
+    def on_taken(self, tell: Callable[[DatabaseInUse], object]) -> None:
+        """Call `tell`, from whatever thread learns it, once another engine has taken the lost lock."""
+        ...
+
     def release(self) -> None:
         """Let go. Does nothing if it is not held."""
         ...
 
 
-class FileLock:
+class _Lock:
+    """What both kinds have in common."""
+
+    def __init__(self) -> None:
+        self._owner: Owner = {}
+        self._taken: DatabaseInUse | None = None
+        self._tell_taken: Callable[[DatabaseInUse], object] | None = None
+
+    def on_taken(self, tell: Callable[[DatabaseInUse], object]) -> None:
+        """See `EngineLock`."""
+        self._tell_taken = tell
+        if self._taken is not None:
+            tell(self._taken)
+
+    def _over(self, exc: DatabaseInUse) -> None:
+        self._taken = exc
+        if self._tell_taken is not None:
+            self._tell_taken(exc)
+
+
+class FileLock(_Lock):
     """`EngineLock` on a file beside the database's."""
 
     def __init__(self, database: Path, show_writable: Callable[[], None]) -> None:
         """Make the lock of the file `database`; `show_writable` raises StoreUnavailable if that cannot be written."""
+        super().__init__()
         self._database = database.resolve()
         self._path = _lock_path(database)
         self._show_writable = show_writable
         self._handle: int | None = None
-        self._owner: Owner = {}
         # Which files the names stood for when the lock was taken.
         self._lock_file = self._database_file = _identity(self._path)
 
@@ -138,7 +163,8 @@ class FileLock:
         try:
             self.release()
             self.acquire(command=self._owner["command"], url=self._owner.get("url"))
-        except DatabaseInUse:
+        except DatabaseInUse as exc:
+            self._over(exc)
             raise
         except Misconfigured as exc:
             raise StoreUnavailable(exc.message) from exc
@@ -184,14 +210,14 @@ class FileLock:
             )
 
 
-class SessionLock:
+class SessionLock(_Lock):
     """`EngineLock` on a session of the server."""
 
     def __init__(self, connect: Callable[[str], Session], name: str) -> None:
+        super().__init__()
         self._connect = connect
         self._name = name
         self._session: Session | None = None
-        self._owner: Owner = {}
         self._backend: Backend | None = None  # of this session, or of the last
 
     def acquire(self, *, command: str, url: str | None = None) -> None:
@@ -247,7 +273,11 @@ class SessionLock:
     def reacquire(self) -> None:
         """See `EngineLock`."""
         self.release()
-        self._acquire()
+        try:
+            self._acquire()
+        except DatabaseInUse as exc:
+            self._over(exc)
+            raise
 
     def set_url(self, url: str) -> None:
         """See `EngineLock`."""
