@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_camel
 
 from dagbok.domain.plan import Plan
 from dagbok.domain.records import Page
-from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
+from dagbok.domain.states import AttemptOutcome, Effect, ExecutionStatus, StepStatus
 
 Row = Mapping[str, Any]
 
@@ -35,6 +35,20 @@ class Shape(BaseModel):
         Not by Pydantic's own parser, which nests less deep than values may.
         """
         return cls.model_validate(orjson.loads(data))
+
+
+class Attempt(Shape):
+    """A try of a sub-step that did not end well."""
+
+    number: int = Field(description="Which try it was, from 1; tries that ended well are not told")
+    outcome: AttemptOutcome
+    error: str | None
+    error_code: str | None
+    started_at: datetime | None
+    completed_at: datetime
+    duration_ms: int | None
+    usage: dict[str, Any] | None
+    cost_usd: float | None
 
 
 class SubStep(Shape):
@@ -69,7 +83,10 @@ class SubStep(Shape):
     started_at: datetime | None
     completed_at: datetime | None
     duration_ms: int | None
-    next_attempt_at: datetime | None
+    next_attempt_at: datetime | None = Field(description="When its back-off ends, or its `wait`")
+    attempts: list[Attempt] = Field(
+        description="Those of its last 20 tries that did not end well, oldest first; `.../attempts` has all"
+    )
     usage: dict[str, Any] | None
     cost_usd: float | None
     model: str | None
@@ -149,6 +166,14 @@ class SubStepList(Shape):
 
     execution_id: str
     sub_steps: list[SubStep]
+
+
+class AttemptList(Shape):
+    """All tries of a sub-step that did not end well, oldest first."""
+
+    execution_id: str
+    task_id: str
+    attempts: list[Attempt]
 
 
 class SubmitOptions(Shape):
@@ -323,7 +348,8 @@ _JSON = frozenset(
     }
 )
 _SUMMARY = tuple((name, to_camel(name)) for name in ExecutionSummary.model_fields)
-_STEP = tuple((name, to_camel(name)) for name in SubStep.model_fields if name != "result_url")
+_STEP = tuple((name, to_camel(name)) for name in SubStep.model_fields if name not in ("result_url", "attempts"))
+_ATTEMPT = tuple((name, to_camel(name)) for name in Attempt.model_fields if name != "duration_ms")
 
 
 def iso(time_ms: int) -> str:
@@ -354,6 +380,12 @@ def sub_steps_json(execution_id: str, rows: Sequence[Row]) -> bytes:
     return orjson.dumps({"executionId": execution_id, "subSteps": [_sub_step(row) for row in rows]})
 
 
+def attempts_json(execution_id: str, task_id: str, rows: Iterable[Row]) -> bytes:
+    """Return tries of a sub-step as JSON."""
+    attempts = [_attempt(row) for row in rows]
+    return orjson.dumps({"executionId": execution_id, "taskId": task_id, "attempts": attempts})
+
+
 def result_url(execution_id: str, task_id: str) -> str:
     """Return the path of a sub-step's whole result."""
     return f"/api/v1/dag-executions/{execution_id}/sub-steps/{quote(task_id, safe='')}/result"
@@ -370,8 +402,17 @@ def _sub_step(row: Row) -> dict[str, Any]:
     view = {camel: _field(name, row[name]) for name, camel in _STEP}
     if row["input"] is None and row["attempt"] and row["input_bytes"] is None:
         view["input"] = view["toolOrPromptParams"]  # stored only where references made it differ
+    view["attempts"] = [_attempt(attempt) for attempt in row["attempts"]]
     large = row["result"] is None and row["result_bytes"] is not None
     view["resultUrl"] = result_url(row["execution_id"], row["task_id"]) if large else None
+    return view
+
+
+def _attempt(row: Row) -> dict[str, Any]:
+    view = {camel: _field(name, row[name]) for name, camel in _ATTEMPT}
+    began = row["started_at"]
+    # A clock that was set back makes no try shorter than nothing.
+    view["durationMs"] = None if began is None else max(0, row["completed_at"] - began)
     return view
 
 

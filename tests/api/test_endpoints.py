@@ -21,7 +21,7 @@ STEP_FIELDS = {
     "id", "executionId", "taskId", "position", "description", "thought", "actionType", "toolOrPromptName",
     "toolOrPromptParams", "expectedOutput", "dependencies", "status", "reason", "attempt", "revision",
     "input", "result", "resultBytes", "resultUrl", "error", "errorCode", "errorDetail", "effect", "progress",
-    "startedAt", "completedAt", "durationMs", "nextAttemptAt", "usage", "costUsd", "model", "createdAt",
+    "startedAt", "completedAt", "durationMs", "nextAttemptAt", "attempts", "usage", "costUsd", "model", "createdAt",
     "updatedAt",
 }  # fmt: skip
 

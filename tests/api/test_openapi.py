@@ -48,6 +48,7 @@ def test_every_operation_of_this_release_is_there(document: dict[str, Any]) -> N
         "POST /api/v1/dag-executions/{execution_id}/sub-steps/{task_id}/input",
         "GET /api/v1/dag-executions/{execution_id}/sub-steps",
         "GET /api/v1/dag-executions/{execution_id}/sub-steps/{task_id}/result",
+        "GET /api/v1/dag-executions/{execution_id}/sub-steps/{task_id}/attempts",
         "GET /api/v1/tools",
         "GET /health",
         "GET /health/ready",

@@ -67,6 +67,16 @@ def _nothing(shape: type[wire.Shape], **given: Any) -> dict[str, Any]:
     return {(field.alias or name): given.get(field.alias or name) for name, field in shape.model_fields.items()}
 
 
+_ATTEMPT: Final = _nothing(
+    wire.Attempt,
+    number=1,
+    outcome="failed",
+    error="The disk does not answer.",
+    errorCode="unavailable",
+    startedAt=_AT,
+    completedAt="2025-01-15T09:30:00.180Z",
+    durationMs=60,
+)
 SUB_STEP: Final = _nothing(
     wire.SubStep,
     id="sub-step_01932f3e-7c1b-7d2a-9f53-3f3d5b7a9e02",
@@ -81,15 +91,16 @@ SUB_STEP: Final = _nothing(
     expectedOutput="",
     dependencies=[],
     status="completed",
-    attempt=1,
+    attempt=2,
+    attempts=[_ATTEMPT],
     revision=0,
     input={"path": "README.md"},
     result={"path": "README.md", "text": "# Dagbok\n..."},
     resultBytes=46,
     effect="pure",
-    startedAt=_AT,
+    startedAt="2025-01-15T09:30:01.180Z",
     completedAt=_LATER,
-    durationMs=1360,
+    durationMs=300,
     createdAt=_AT,
     updatedAt=_LATER,
 )
@@ -128,7 +139,7 @@ SETTLED: Final = {
     "completedTasks": 2,
     "runningTasks": 0,
 }
-TAG: Final = 'W/"0.1.0-4-1736933401480"'
+TAG: Final = 'W/"0.1.0-6-1736933401480"'
 EXECUTIONS: Final = {
     "executions": [SUMMARY],
     "pagination": {"limit": 50, "offset": 0, "count": 1, "total": 1, "nextCursor": None},
@@ -140,6 +151,7 @@ DELETED: Final = {
     "cascadeInfo": {"relatedSubStepsDeleted": 3},
 }
 CANCELLED: Final = {"message": CANCELLED_MESSAGE, "executionId": EXECUTION_ID}
+ATTEMPTS: Final = {"executionId": EXECUTION_ID, "taskId": "1", "attempts": [_ATTEMPT]}
 TOOLS: Final = [
     {
         "type": "function",

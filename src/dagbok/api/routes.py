@@ -162,6 +162,24 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         _storable(task_id, "sub-step")
         return await reads.made(request, lambda: answers.json(service.result(execution_id, task_id).encode()))
 
+    @routes.get(
+        f"{_ONE}/sub-steps/{{task_id}}/attempts",
+        summary="List the failed attempts of a sub-step",
+        description="All of its tries that did not end well, oldest first: failed, too late, or cut off.",
+        response_model=wire.AttemptList,
+        responses=success(200, "Its tries that did not end well", examples.ATTEMPTS) | problems(404, 503),
+        tags=["executions"],
+    )
+    async def list_attempts(request: Request, execution_id: ExecutionId, task_id: TaskId) -> Response:
+        _storable(execution_id, "execution")
+        _storable(task_id, "sub-step")
+
+        def make() -> Response:
+            rows = service.attempts(execution_id, task_id)
+            return answers.json(wire.attempts_json(execution_id, task_id, rows))
+
+        return await reads.made(request, make)
+
     @routes.delete(
         _ONE,
         summary="Delete an execution",

@@ -132,6 +132,12 @@ def result(execution_id: str, task_id: str) -> Call[Json]:
     return Call("GET", _path(execution_id, "sub-steps", task_id, "result"), _read(orjson.loads))
 
 
+def attempts(execution_id: str, task_id: str) -> Call[Sequence[wire.Attempt]]:
+    """The tries of a sub-step that did not end well."""
+    path = _path(execution_id, "sub-steps", task_id, "attempts")
+    return Call("GET", path, _read(lambda data: wire.AttemptList.read(data).attempts))
+
+
 def delete(execution_id: str) -> Call[wire.DeleteResponse]:
     """The end of all that an execution wrote."""
     return Call("DELETE", _path(execution_id), _read(wire.DeleteResponse.read))

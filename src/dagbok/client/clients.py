@@ -143,6 +143,10 @@ class Client:
         """Return the whole result of a sub-step. Raises NotFound, also while there is none."""
         return self._send(calls.result(execution_id, task_id))
 
+    def attempts(self, execution_id: str, task_id: str) -> Sequence[wire.Attempt]:
+        """Return all tries of a sub-step that did not end well, oldest first. Raises NotFound."""
+        return self._send(calls.attempts(execution_id, task_id))
+
     def delete(self, execution_id: str) -> wire.DeleteResponse:
         """Remove an execution that has ended. Raises NotFound, Conflict."""
         return self._send(calls.delete(execution_id))
@@ -261,6 +265,10 @@ class AsyncClient:
     async def result(self, execution_id: str, task_id: str) -> Json:
         """See `Client.result`."""
         return await self._send(calls.result(execution_id, task_id))
+
+    async def attempts(self, execution_id: str, task_id: str) -> Sequence[wire.Attempt]:
+        """See `Client.attempts`."""
+        return await self._send(calls.attempts(execution_id, task_id))
 
     async def delete(self, execution_id: str) -> wire.DeleteResponse:
         """See `Client.delete`."""
