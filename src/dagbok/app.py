@@ -219,26 +219,25 @@ class Dagbok:
         *,
         title: str | None = None,
         labels: dict[str, str] | None = None,
+        deadline_seconds: float | None = None,
         idempotency_key: str | None = None,
     ) -> Submitted:
         """Make a plan (a `Plan`, its JSON, or the text of that) an execution that is durable and runs.
 
         With an `idempotency_key` (1-255 visible ASCII characters) the same call again returns the same execution,
-        `replayed`, also after a restart, until that is deleted.
+        `replayed`, also after a restart, until that is deleted. What has not ended `deadline_seconds` (at most 366
+        days) after the submission is cancelled; what completed counts.
 
         Raises:
             InvalidPlan: With every problem in `problems`.
             IdempotencyKeyReused, IdempotencyInFlight: The key came with another plan; another call has it right now.
             MalformedJson, NotJson, TooLarge: Nothing was stored.
+            BadInput: An option cannot be used.
             Conflict: The plan asks for a clarification; the message holds the question.
         """
         document = parse(plan) if isinstance(plan, str | bytes) else plan
-        try:
-            options = wire.SubmitOptions(title=title, labels=labels)
-        except ValidationError as exc:
-            raise BadInput(f"The options cannot be used: {exc.errors()[0]['loc']}: {exc.errors()[0]['msg']}.") from exc
-        asked = Options(title=options.title, labels=options.labels)
-        submitted = await self.service.submit(document, asked, idempotency_key=idempotency_key)
+        options = _options(title=title, labels=labels, deadline_seconds=deadline_seconds)
+        submitted = await self.service.submit(document, options, idempotency_key=idempotency_key)
         if isinstance(submitted, ClarificationNeeded):
             raise Conflict(
                 f"The plan needs a clarification first: {submitted.query}", clarification_query=submitted.query
@@ -251,10 +250,13 @@ class Dagbok:
         *,
         title: str | None = None,
         labels: dict[str, str] | None = None,
+        deadline_seconds: float | None = None,
         idempotency_key: str | None = None,
     ) -> wire.Execution:
         """Submit a plan and return its execution once it has ended or waits for a person. Raises like `submit`."""
-        submitted = await self.submit(plan, title=title, labels=labels, idempotency_key=idempotency_key)
+        submitted = await self.submit(
+            plan, title=title, labels=labels, deadline_seconds=deadline_seconds, idempotency_key=idempotency_key
+        )
         return await self.wait(submitted.execution_id)
 
     async def wait(self, execution_id: str) -> wire.Execution:
@@ -290,6 +292,17 @@ def _listed(model: Model | Sequence[Model]) -> Sequence[Model]:
     if not listed:
         raise Misconfigured("model=[] holds no model; leave it out for the one of the settings.")
     return listed
+
+
+def _options(**given: Any) -> Options:
+    """Return what a program asks beside its plan. Raises BadInput."""
+    try:
+        options = wire.SubmitOptions(**given)
+    except ValidationError as exc:
+        fault = exc.errors()[0]
+        name = ".".join(map(str, fault["loc"]))
+        raise BadInput(f"The option {name} cannot be used: {fault['msg']}.") from exc
+    return Options(title=options.title, labels=options.labels, deadline_seconds=options.deadline_seconds)
 
 
 async def _to_the_end(work: Callable[[], Any]) -> Any:

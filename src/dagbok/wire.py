@@ -22,6 +22,9 @@ from dagbok.domain.states import AttemptOutcome, Effect, ExecutionStatus, StepSt
 
 Row = Mapping[str, Any]
 
+#: The longest deadline: 366 days, as `dagbok.service` has it.
+MAX_DEADLINE_S = 366 * 86_400
+
 
 class Shape(BaseModel):
     """A JSON object with camelCase names; snake_case is accepted too, unknown fields are kept."""
@@ -122,9 +125,9 @@ class ExecutionSummary(Shape):
     total_cost_usd: float | None
     labels: dict[str, str] | None
     priority: int
-    options: dict[str, Any] | None
-    paused_at: datetime | None
-    deadline_at: datetime | None
+    options: dict[str, Any] | None = Field(description="What was asked beside the plan: `deadlineSeconds`")
+    paused_at: datetime | None = Field(description="Since when nothing more of it begins")
+    deadline_at: datetime | None = Field(description="When what has not ended is cancelled")
     wake_at: datetime | None
     last_event_seq: int
     created_at: datetime
@@ -188,6 +191,13 @@ class SubmitOptions(Shape):
         ]
         | None
     ) = None
+    deadline_seconds: Annotated[
+        float,
+        Field(
+            strict=True, gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False,
+            description="From the submission on; what has not ended by then is cancelled, and what completed counts",
+        ),
+    ] | None = None  # fmt: skip
 
 
 class SubmitRequest(Shape):
@@ -321,32 +331,13 @@ class ProblemDetails(BaseModel):
 
 # -- from rows ----------------------------------------------------------------------------------------------------
 
-_TIMES = frozenset(
-    {
-        "started_at",
-        "completed_at",
-        "last_retry_at",
-        "paused_at",
-        "deadline_at",
-        "wake_at",
-        "next_attempt_at",
-        "created_at",
-    }
-    | {"updated_at"}
-)
-_JSON = frozenset(
-    {
-        "tool_or_prompt_params",
-        "dependencies",
-        "input",
-        "result",
-        "progress",
-        "usage",
-        "total_usage",
-        "labels",
-        "options",
-    }
-)
+_TIMES = frozenset({
+    "started_at", "completed_at", "last_retry_at", "paused_at", "deadline_at", "wake_at", "next_attempt_at",
+    "created_at", "updated_at",
+})  # fmt: skip
+_JSON = frozenset({
+    "tool_or_prompt_params", "dependencies", "input", "result", "progress", "usage", "total_usage", "labels", "options",
+})  # fmt: skip
 _SUMMARY = tuple((name, to_camel(name)) for name in ExecutionSummary.model_fields)
 _STEP = tuple((name, to_camel(name)) for name in SubStep.model_fields if name not in ("result_url", "attempts"))
 _ATTEMPT = tuple((name, to_camel(name)) for name in Attempt.model_fields if name != "duration_ms")

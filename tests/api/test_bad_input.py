@@ -77,6 +77,21 @@ WRONG: list[tuple[str, Any, str, str]] = [
     ("id", plan(task(1) | {"id": [1]}), "/sub_tasks/0/id", "bad_value"),
     ("params", plan(task(1) | {"tool_or_prompt": {"name": "echo", "params": 1}}), PARAMS, "bad_value"),
     ("timeout", plan(task(1) | {"timeout_seconds": "soon"}), "/sub_tasks/0/timeout_seconds", "bad_value"),
+    ("no time", plan(task(1) | {"timeout_seconds": 0}), "/sub_tasks/0/timeout_seconds", "bad_value"),
+    ("less time", plan(task(1) | {"timeout_seconds": -5}), "/sub_tasks/0/timeout_seconds", "bad_value"),
+    ("no silence", plan(task(1) | {"idle_timeout_seconds": 0}), "/sub_tasks/0/idle_timeout_seconds", "bad_value"),
+    ("attempts", plan(task(1) | {"retry": {"max_attempts": 10**9}}), "/sub_tasks/0/retry/max_attempts", "bad_value"),
+    ("no attempts", plan(task(1) | {"retry": {"max_attempts": 0}}), "/sub_tasks/0/retry/max_attempts", "bad_value"),
+    ("back-off", plan(task(1) | {"retry": {"backoff_seconds": -1}}), "/sub_tasks/0/retry/backoff_seconds", "bad_value"),
+    ("factor", plan(task(1) | {"retry": {"factor": 0.5}}), "/sub_tasks/0/retry/factor", "bad_value"),
+    ("jitter", plan(task(1) | {"retry": {"jitter": 2}}), "/sub_tasks/0/retry/jitter", "bad_value"),
+    ("codes", plan(task(1) | {"retry": {"retry_on": "timeout"}}), "/sub_tasks/0/retry/retry_on", "bad_value"),
+    (
+        "never", plan(task(1) | {"retry": {"retry_on": ["timeout", "invalid_input"]}}),
+        "/sub_tasks/0/retry/retry_on/1", "bad_value",
+    ),
+    ("pause NaN", plan(task(1) | {"retry": {"jitter": float("nan")}}), "/sub_tasks/0/retry/jitter", "not_json"),
+    ("retry", plan(task(1) | {"retry": 3}), "/sub_tasks/0/retry", "bad_value"),
     ("tool", plan(task(1, "no_such_tool")), "/sub_tasks/0/tool_or_prompt/name", "unknown_tool"),
     ("tool params", plan(task(1, "wait", seconds=-1)), f"{PARAMS}/seconds", "invalid_params"),
     ("cycle", plan(task(1, "echo", 2), task(2, "echo", 1)), "/sub_tasks/0/dependencies", "cycle"),
@@ -139,7 +154,16 @@ def test_every_fault_is_told_at_once(server: Server) -> None:
 @pytest.mark.parametrize(
     ("options", "pointer", "code"),
     [
-        ({"deadlineSeconds": 5}, "/options/deadlineSeconds", "unsupported_option"),
+        ({"startAt": "2030-01-01"}, "/options/startAt", "unsupported_option"),
+        ({"deadlineSeconds": -1}, "/options/deadlineSeconds", "bad_value"),
+        ({"deadlineSeconds": 0}, "/options/deadlineSeconds", "bad_value"),
+        ({"deadlineSeconds": 366 * 86_400 + 1}, "/options/deadlineSeconds", "bad_value"),
+        ({"deadlineSeconds": "60"}, "/options/deadlineSeconds", "bad_value"),
+        ({"deadlineSeconds": True}, "/options/deadlineSeconds", "bad_value"),
+        ({"deadlineSeconds": float("nan")}, "/options/deadlineSeconds", "not_json"),
+        ({"deadlineSeconds": 2**70}, "/options/deadlineSeconds", "not_json"),
+        ({"deadline_seconds": -1}, "/options/deadline_seconds", "bad_value"),
+        ({"deadlineSeconds": 1, "deadline_seconds": 2}, "/options/deadline_seconds", "unsupported_option"),
         ({"webhook_url": "http://x"}, "/options/webhook_url", "unsupported_option"),
         ({"title": "x" * 501}, "/options/title", "bad_value"),
         ({"title": "\0"}, "/options/title", "not_json"),
@@ -157,7 +181,10 @@ def test_options_that_cannot_be_used_are_named(server: Server, options: Any, poi
 
 def test_an_unsupported_option_is_named_with_those_there_are(server: Server) -> None:
     body = refused(server.post_raw(dumps({"plan": plan(task(1)), "options": {"priority": 1}})), 422, "invalid_input")
-    assert body["errors"][0]["detail"] == "This release knows no option `priority`; it knows title, labels."
+    assert (
+        body["errors"][0]["detail"]
+        == "This release knows no option `priority`; it knows title, labels, deadlineSeconds."
+    )
 
 
 def test_a_name_that_no_text_holds_is_told_all_the_same(server: Server) -> None:

@@ -167,4 +167,4 @@ def _options(given: Json, faults: list[Problem]) -> Options:
             else:
                 faults.append(Problem(pointer, "bad_value", f"{pointer}: {error['msg']}."))
         return Options()
-    return Options(title=options.title, labels=options.labels)
+    return Options(title=options.title, labels=options.labels, deadline_seconds=options.deadline_seconds)

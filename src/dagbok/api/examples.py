@@ -39,7 +39,10 @@ SUBMISSIONS: Final[dict[str, Any]] = {
     "plan": {"summary": "A bare plan", "value": PLAN},
     "options": {
         "summary": "A plan with options",
-        "value": {"plan": PLAN, "options": {"title": "README promises", "labels": {"team": "docs"}}},
+        "value": {
+            "plan": PLAN,
+            "options": {"title": "README promises", "labels": {"team": "docs"}, "deadlineSeconds": 600},
+        },
     },
     "dag": {"summary": "A stored dag once more", "value": {"dagId": _DAG_ID}},
 }
@@ -124,7 +127,9 @@ SUMMARY: Final = _nothing(
     retryCount=0,
     labels={"team": "docs"},
     priority=0,
-    lastEventSeq=4,
+    lastEventSeq=6,
+    options={"deadlineSeconds": 600.0},
+    deadlineAt="2025-01-15T09:40:00.120Z",
     createdAt=_AT,
     updatedAt=_LATER,
 )

@@ -67,17 +67,18 @@ class Call(Generic[T]):
             raise faults.no_dagbok(response, base_url) from exc
 
 
+def options(title: str | None, labels: Mapping[str, str] | None, deadline_seconds: float | None) -> dict[str, Any]:
+    """Return the options of a submission that are given."""
+    named = {"title": title, "labels": labels, "deadlineSeconds": deadline_seconds}
+    return {name: value for name, value in named.items() if value is not None}
+
+
 def submit(
-    plan: Plan | Json | str | bytes,
-    title: str | None,
-    labels: Mapping[str, str] | None,
-    key: str | None,
-    wait_s: int = 0,
+    plan: Plan | Json | str | bytes, options: Mapping[str, Any], key: str | None, wait_s: int = 0
 ) -> Call[wire.SubmitResponse | wire.Execution]:
     """A submission, with a key of its own if none is given; an execution comes of it if it settles in `wait_s`."""
     document = values.parse(plan) if isinstance(plan, str | bytes) else plan
     body: dict[str, Any] = {"plan": document.document() if isinstance(document, Plan) else document}
-    options = {name: value for name, value in (("title", title), ("labels", labels)) if value is not None}
     if options:
         body["options"] = options
     if key is None:

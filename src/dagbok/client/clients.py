@@ -84,6 +84,7 @@ class Client:
         *,
         title: str | None = None,
         labels: Mapping[str, str] | None = None,
+        deadline_seconds: float | None = None,
         idempotency_key: str | None = None,
     ) -> wire.SubmitResponse:
         """Submit a plan: an execution that is durable and runs.
@@ -92,6 +93,8 @@ class Client:
             plan: A `Plan`, its JSON, or the text of that.
             title: A name for lists; else the plan's own.
             labels: Words of yours.
+            deadline_seconds: From the submission on, at most 366 days; what has not ended by then is cancelled, and
+                what completed counts.
             idempotency_key: 1 to 255 visible ASCII characters; a random one where none is given. Submitting the same
                 with the same key again returns the same execution, until it is deleted.
 
@@ -103,7 +106,8 @@ class Client:
             StoreUnavailable: The server cannot be reached, or cannot write now; nothing was stored.
             OutcomeUnknown: The answer was lost, three times. Submit again with the `idempotency_key` of the error.
         """
-        submitted = self._send(calls.submit(plan, title, labels, idempotency_key))
+        options = calls.options(title, labels, deadline_seconds)
+        submitted = self._send(calls.submit(plan, options, idempotency_key))
         assert isinstance(submitted, wire.SubmitResponse), "nobody wished to wait"
         return submitted
 
@@ -113,6 +117,7 @@ class Client:
         *,
         title: str | None = None,
         labels: Mapping[str, str] | None = None,
+        deadline_seconds: float | None = None,
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
     ) -> wire.Execution:
@@ -121,7 +126,8 @@ class Client:
         Raises like `submit` and `wait`.
         """
         patience = Patience(timeout_s)
-        submitted = self._send(calls.submit(plan, title, labels, idempotency_key, patience.wait_s()))
+        options = calls.options(title, labels, deadline_seconds)
+        submitted = self._send(calls.submit(plan, options, idempotency_key, patience.wait_s()))
         if isinstance(submitted, wire.Execution):
             return submitted
         patience.pause_s(submitted.execution_id)
@@ -226,10 +232,12 @@ class AsyncClient:
         *,
         title: str | None = None,
         labels: Mapping[str, str] | None = None,
+        deadline_seconds: float | None = None,
         idempotency_key: str | None = None,
     ) -> wire.SubmitResponse:
         """See `Client.submit`."""
-        submitted = await self._send(calls.submit(plan, title, labels, idempotency_key))
+        options = calls.options(title, labels, deadline_seconds)
+        submitted = await self._send(calls.submit(plan, options, idempotency_key))
         assert isinstance(submitted, wire.SubmitResponse), "nobody wished to wait"
         return submitted
 
@@ -239,12 +247,14 @@ class AsyncClient:
         *,
         title: str | None = None,
         labels: Mapping[str, str] | None = None,
+        deadline_seconds: float | None = None,
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
     ) -> wire.Execution:
         """See `Client.run`."""
         patience = Patience(timeout_s)
-        submitted = await self._send(calls.submit(plan, title, labels, idempotency_key, patience.wait_s()))
+        options = calls.options(title, labels, deadline_seconds)
+        submitted = await self._send(calls.submit(plan, options, idempotency_key, patience.wait_s()))
         if isinstance(submitted, wire.Execution):
             return submitted
         patience.pause_s(submitted.execution_id)
