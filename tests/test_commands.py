@@ -119,7 +119,7 @@ def test_a_command_waits_for_a_submission_that_is_durable_but_not_handed_over(da
             committed = asyncio.get_running_loop().create_future()
             arriving = asyncio.ensure_future(service._worker.submit(execution, committed))
             await asyncio.sleep(0)
-            cancelling = asyncio.ensure_future(dagbok.cancel(execution.id))
+            cancelling = asyncio.ensure_future(service.cancel(execution.id))
             await asyncio.wait([cancelling])
             row = service.reader.get_execution(execution.id)
             assert row is not None

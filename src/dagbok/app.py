@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import uuid_utils
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from dagbok.cluster.local import LocalWorker
 from dagbok.domain.call import Call
 from dagbok.domain.ids import SYNTHESIS_TOOL
 from dagbok.domain.plan import Plan
+from dagbok.domain.records import Changes
 from dagbok.domain.retry import Policy
 from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import Json, parse
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
     from dagbok.llm.models import Model
 
 log = logging.getLogger("dagbok")
+
+#: Whoever asks something of an execution is told after so long at the latest: one that cannot be read back never
+#: applies it, and a database that is away takes its time.
+APPLY_PATIENCE_S: Final = 10.0
 
 
 class _EngineTools:
@@ -260,7 +265,7 @@ class Dagbok:
         return await self.wait(submitted.execution_id)
 
     async def wait(self, execution_id: str) -> wire.Execution:
-        """Return an execution once it has ended or waits for a person. Raises NotFound."""
+        """Return an execution once it has ended, waits for a person, or is paused and nothing runs. Raises NotFound."""
         await self.service.wait(execution_id)
         return await self.get(execution_id)
 
@@ -278,13 +283,60 @@ class Dagbok:
     async def answer(
         self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
     ) -> None:
-        """Answer the question of a sub-step; see `Service.answer`."""
-        await self.service.answer(execution_id, task_id, answer, by=by)
+        """Answer the question of a sub-step, and return once its execution goes on with that; see `Service.answer`."""
+        await self._asked(self.service.answer(execution_id, task_id, answer, by=by), execution_id)
 
-    async def cancel(self, execution_id: str) -> wire.Execution:
-        """End an execution and return it. Raises NotFound, Conflict (it has ended already)."""
-        await self.service.cancel(execution_id)
+    async def cancel(self, execution_id: str, *, by: str | None = None) -> wire.Execution:
+        """End an execution and return it: what runs of it is cut off, what waits does not begin.
+
+        Of one that is cancelled already nothing changes. `by` says who asks, for the diary.
+
+        Raises:
+            NotFound: There is no such execution.
+            Conflict: It has ended otherwise, or the engine stops.
+            NotJson: `by` is what no database holds.
+            StoreUnavailable: The database is away; nothing was asked.
+        """
+        await self._asked(self.service.cancel(execution_id, by=by), execution_id)
         return await self.wait(execution_id)
+
+    async def pause(self, execution_id: str, *, by: str | None = None) -> wire.Execution:
+        """Let an execution begin nothing more, and return it as it stands then.
+
+        What runs of it ends by itself: `wait` returns once nothing does, when the execution is `waiting` or has ended.
+        Of one that is paused already nothing changes. Its deadline goes on. Raises as `cancel`.
+        """
+        await self._asked(self.service.pause(execution_id, by=by), execution_id)
+        return await self.get(execution_id)
+
+    async def resume(self, execution_id: str, *, by: str | None = None) -> wire.Execution:
+        """Let a paused execution go on, and return it as it stands then. Raises as `cancel`.
+
+        Of one that is not paused nothing changes.
+        """
+        await self._asked(self.service.resume(execution_id, by=by), execution_id)
+        return await self.get(execution_id)
+
+    async def _asked(self, asking: Awaitable[int | None], execution_id: str) -> None:
+        """Ask something of an execution, and return once that is applied and durable, or `APPLY_PATIENCE_S` is over."""
+        applied: set[int | None] = {None}  # nothing was left to ask
+        told = asyncio.Event()
+
+        def hear(_: object, changes: Changes) -> None:
+            if changes.execution_id == execution_id:
+                applied.update(changes.commands)
+                told.set()
+
+        unsubscribe = self.scheduler.subscribe(hear)  # before: it may be applied before its number is here
+        try:
+            number = await asking
+            with suppress(TimeoutError):
+                async with asyncio.timeout(APPLY_PATIENCE_S):
+                    while number not in applied:
+                        told.clear()
+                        await told.wait()
+        finally:
+            unsubscribe()
 
 
 def _listed(model: Model | Sequence[Model]) -> Sequence[Model]:

@@ -308,42 +308,49 @@ class Service(Diary):
         """Return once the execution ended or waits for a person; at once if it does not run here."""
         await self._worker.wait(ExecutionId(execution_id))
 
-    async def cancel(self, execution_id: str, *, by: str | None = None) -> None:
+    async def cancel(self, execution_id: str, *, by: str | None = None) -> int | None:
         """Ask for the end of an execution; durable when this returns, applied right after. Again, it changes nothing.
+
+        Returns:
+            The number of the command (see `Changes.commands`); None where nothing was left to ask.
 
         Raises:
             NotFound, Conflict: No such execution; it has ended otherwise.
+            NotJson: `by` is what no database holds.
+            StoreUnavailable: Nothing was written.
         """
-        await self._command(execution_id, "cancel", by)
+        return await self._command(execution_id, "cancel", by)
 
-    async def pause(self, execution_id: str, *, by: str | None = None) -> None:
+    async def pause(self, execution_id: str, *, by: str | None = None) -> int | None:
         """Ask that an execution begins nothing more; what runs ends by itself. Again, it changes nothing.
 
-        Raises:
-            NotFound, Conflict: No such execution; it has ended.
+        As `cancel`; Conflict: it has ended.
         """
-        await self._command(execution_id, "pause", by)
+        return await self._command(execution_id, "pause", by)
 
-    async def resume(self, execution_id: str, *, by: str | None = None) -> None:
+    async def resume(self, execution_id: str, *, by: str | None = None) -> int | None:
         """Let a paused execution go on. Of one that is not paused it changes nothing.
 
-        Raises:
-            NotFound, Conflict: No such execution; it has ended.
+        As `cancel`; Conflict: it has ended.
         """
-        await self._command(execution_id, "resume", by)
+        return await self._command(execution_id, "resume", by)
 
-    async def _command(self, execution_id: str, kind: str, by: str | None) -> None:
+    async def _command(self, execution_id: str, kind: str, by: str | None) -> int | None:
+        values.check(by)
         by = self.redactor.value(by)
         if not await asyncio.to_thread(self.judge, execution_id, kind):
-            return
+            return None
         await self._ensure_available()
-        await self._journal.write_command(ExecutionId(execution_id), kind, {}, by)
+        number = await self._journal.write_command(ExecutionId(execution_id), kind, {}, by)
         await self._worker.hear()
+        return number
 
     async def answer(
         self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
-    ) -> None:
+    ) -> int:
         """Answer the open question of a sub-step; durable when this returns, applied right after.
+
+        Returns the number of the command, as `cancel`.
 
         Args:
             execution_id: The execution.
@@ -363,8 +370,9 @@ class Service(Diary):
         data = {"taskId": task_id, "answer": await asyncio.to_thread(read_answer)}
         wait = f"{task_id}#{question['number']}"
         await self._ensure_available()
-        await self._journal.write_command(ExecutionId(execution_id), "answer", data, by, wait=wait)
+        number = await self._journal.write_command(ExecutionId(execution_id), "answer", data, by, wait=wait)
         await self._worker.hear()
+        return number
 
     def _question(self, execution_id: str, task_id: str) -> Row:
         question = self.reader.question(execution_id, task_id)

@@ -1,0 +1,168 @@
+"""`Dagbok.cancel`, `pause`, `resume`, `answer`: what a program asks is applied when the call returns."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dagbok import Dagbok, tool
+from dagbok.domain.execution import Execution
+from dagbok.domain.records import Changes
+from dagbok.domain.states import ExecutionStatus, StepStatus
+from dagbok.errors import Conflict, NotFound, NotJson
+
+QUESTION = {"id": "q", "action_type": "human", "tool_or_prompt": {"name": "human", "params": {"prompt": "Well?"}}}
+
+
+def _plan(*tasks: dict[str, Any]) -> dict[str, Any]:
+    return {"original_request": "r", "intent": {"primary": "p"}, "sub_tasks": list(tasks)}
+
+
+def _wait(id: int, seconds: float, *after: int | str) -> dict[str, Any]:
+    return {"id": id, "tool_or_prompt": {"name": "wait", "params": {"seconds": seconds}}, "dependencies": list(after)}
+
+
+def test_a_program_pauses_resumes_and_cancels(database_url: str) -> None:
+    async def main() -> None:
+        running, opened = asyncio.Event(), asyncio.Event()
+
+        @tool(effect="pure")
+        async def hold() -> str:
+            """Return once the test says so."""
+            running.set()
+            await opened.wait()
+            return "let go"
+
+        async with Dagbok(database_url, tools=[hold]) as dagbok:
+            steps = ({"id": 1, "tool_or_prompt": {"name": "hold"}}, {**QUESTION, "dependencies": [1]})
+            id = (await dagbok.submit(_plan(*steps))).execution_id
+            await running.wait()
+            paused = await dagbok.pause(id, by="ann")
+            assert (paused.status, paused.paused_at is None) == (ExecutionStatus.RUNNING, False)
+            assert (await dagbok.pause(id)).paused_at == paused.paused_at
+            opened.set()
+            rests = await dagbok.wait(id)
+            assert (rests.status, rests["q"].status) == (ExecutionStatus.WAITING, StepStatus.PENDING)
+            assert (await dagbok.resume(id, by="bob")).paused_at is None
+            assert (await dagbok.resume(id)).paused_at is None
+            cancelled = await dagbok.cancel(id, by="cem")
+            assert (cancelled.status, cancelled["1"].result) == (ExecutionStatus.CANCELLED, "let go")
+            assert await dagbok.cancel(id) == cancelled
+
+    asyncio.run(main())
+
+
+def test_what_is_asked_while_an_execution_leaves_the_memory_is_applied_all_the_same(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes no command at that moment; the answer is not what it was before, but what came of the command."""
+    monkeypatch.setattr("dagbok.engine.scheduler.PARK_AFTER_S", 0.0)
+
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            parks = Parks(dagbok)
+            id = (await dagbok.submit(_plan(QUESTION))).execution_id
+            for ask, paused in ((dagbok.pause, True), (dagbok.resume, False)):
+                await parks.begun()
+                asked = asyncio.ensure_future(ask(id))
+                await parks.refused()
+                parks.go_on()
+                assert ((await asked).paused_at is not None) is paused
+            await parks.begun()
+            answered = asyncio.ensure_future(dagbok.answer(id, "q", {"input": "yes"}))
+            await parks.refused()
+            parks.go_on()
+            await answered
+            assert (await dagbok.wait(id)).final_result == "yes"
+            cancelled = (await dagbok.submit(_plan(QUESTION))).execution_id
+            await parks.begun()
+            asked = asyncio.ensure_future(dagbok.cancel(cancelled))
+            await parks.refused()
+            parks.go_on()
+            assert (await asked).status is ExecutionStatus.CANCELLED
+
+    asyncio.run(main())
+
+
+class Parks:
+    """Holds each commit by which an execution leaves the memory, until the test says so."""
+
+    def __init__(self, dagbok: Dagbok) -> None:
+        self._journal = dagbok.scheduler._journal
+        self._held = asyncio.Event()
+        self._go_on = asyncio.Event()
+        self._refused = asyncio.Event()
+        self._append = self._journal.append
+        self._apply = dagbok.scheduler.apply
+        self._journal.append = self._slow  # type: ignore[method-assign]  # the fault enters through the port
+        dagbok.scheduler.apply = self._told  # type: ignore[method-assign]  # only to be told
+
+    def _slow(self, changes: Changes) -> asyncio.Future[None]:
+        if not changes.release or changes.header.status != "waiting":
+            return self._append(changes)
+        return asyncio.ensure_future(self._later(changes))
+
+    async def _later(self, changes: Changes) -> None:
+        self._held.set()
+        await self._go_on.wait()
+        self._go_on.clear()
+        await self._append(changes)
+
+    def _told(self, command: Any) -> bool:
+        done = self._apply(command)
+        if not done:
+            self._refused.set()
+        return done
+
+    async def begun(self) -> None:
+        await self._held.wait()
+        self._held.clear()
+        self._refused.clear()
+
+    async def refused(self) -> None:
+        """Return once a command came to the execution while it leaves."""
+        await self._refused.wait()
+
+    def go_on(self) -> None:
+        self._go_on.set()
+
+
+def test_what_cannot_be_asked_is_refused_and_nothing_changes(database_url: str) -> None:
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            waiting = await dagbok.run(_plan(QUESTION))
+            ended = await dagbok.run(_plan(_wait(1, 0)))
+            for ask in (dagbok.pause, dagbok.resume, dagbok.cancel):
+                with pytest.raises(NotFound):
+                    await ask("dag-exec_nothing")
+                with pytest.raises(Conflict, match="is completed already"):
+                    await ask(ended.id)
+                with pytest.raises(NotJson):
+                    await ask(waiting.id, by="a\0b")
+            assert (await dagbok.get(ended.id)) == ended
+            assert (await dagbok.get(waiting.id)).last_event_seq == waiting.last_event_seq
+            assert not dagbok.scheduler._listeners[1:], "nobody listens any more"
+
+    asyncio.run(main())
+
+
+def test_one_that_cannot_be_read_back_is_shown_as_it_stands(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command waits for a release that can read it; the program does not."""
+    monkeypatch.setattr("dagbok.app.APPLY_PATIENCE_S", 0.0)
+    monkeypatch.setattr("dagbok.engine.scheduler.PARK_AFTER_S", 0.0)
+
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            id = (await dagbok.run(_plan(QUESTION))).id
+            while dagbok.scheduler._runs:
+                await asyncio.sleep(0)
+            monkeypatch.setattr("dagbok.cluster.local.restore", _broken)
+            assert (await dagbok.cancel(id)).status is ExecutionStatus.WAITING
+
+    asyncio.run(main())
+
+
+def _broken(*_: object) -> Execution:
+    raise ValueError("no such plan")
