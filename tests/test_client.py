@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,99 @@ def test_the_async_client_does_the_same(url: str) -> None:
             assert asked.value.clarification_query == "Who?"
 
     asyncio.run(use())
+
+
+def until(look: Callable[[], bool]) -> None:
+    """Return once it is so. The server applies a command after its answer."""
+    deadline = time.monotonic() + 60
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_execution_is_paused_resumed_and_cancelled(url: str) -> None:
+    with Client(url) as client:
+        id = client.submit(
+            {**GREETING, "sub_tasks": [task(1, "slow", seconds=30), task(2, "say", 1, text="x")]}
+        ).execution_id
+        assert client.pause(id, by="ann").execution_id == id
+        until(lambda: client.get(id).paused_at is not None)
+        assert client.pause(id).execution_id == id
+        assert client.resume(id, by="bob").execution_id == id
+        until(lambda: client.get(id).paused_at is None)
+        assert client.cancel(id, by="cem").execution_id == id
+        assert client.wait(id, timeout_s=20).status == "cancelled"
+        assert client.cancel(id).execution_id == id
+        for ask in (client.pause, client.resume):
+            with pytest.raises(Conflict, match="is cancelled already"):
+                ask(id)
+            with pytest.raises(NotFound):
+                ask("dag-exec_x")
+        with pytest.raises(BadInput) as refused:
+            client.pause(id, by="x" * 201)
+        assert refused.value.pointer == "/by"
+
+    async def use() -> None:
+        async with AsyncClient(url) as client:
+            id = (await client.submit({**GREETING, "sub_tasks": [task(1, "slow", seconds=30)]})).execution_id
+            for ask in (client.pause, client.resume, client.cancel):
+                assert (await ask(id, by="ann")).execution_id == id
+            assert (await client.wait(id, timeout_s=20)).status == "cancelled"
+
+    asyncio.run(use())
+
+
+def test_who_asks_is_said_only_where_it_is_given(pauses: list[float]) -> None:
+    """Servers of earlier releases know no body of a cancellation."""
+    answer = {"message": "", "executionId": "e"}
+    server = Flaky(*[httpx2.Response(202, json=answer)] * 2)
+    with Client("http://server", transport=httpx2.MockTransport(server)) as client:
+        client.cancel("e")
+        client.cancel("e", by="ann")
+    plain, named = server.requests
+    assert (plain.content, plain.headers.get("content-type")) == (b"", None)
+    assert (named.content, named.headers["content-type"]) == (b'{"by":"ann"}', "application/json")
+
+
+def test_the_attempts_that_failed_are_there_to_be_read(url: str) -> None:
+    tries = {"retry": {"max_attempts": 2, "backoff_seconds": 0}}
+    document = {**GREETING, "sub_tasks": [task(1, "boom", message="bang") | tries]}
+    with Client(url) as client:
+        execution = client.run(document, timeout_s=20)
+        found = client.attempts(execution.id, "1")
+        assert [(a.number, a.outcome, a.error_code) for a in found] == [
+            (1, "failed", "tool_error"), (2, "failed", "tool_error"),
+        ]  # fmt: skip
+        assert execution["1"].attempts == found
+        with pytest.raises(NotFound):
+            client.attempts(execution.id, "../1")
+
+    async def read() -> None:
+        async with AsyncClient(url) as client:
+            assert await client.attempts(execution.id, "1") == found
+
+    asyncio.run(read())
+
+
+def test_a_deadline_travels_with_the_plan(url: str) -> None:
+    slow = {**GREETING, "sub_tasks": [task(1, "slow", seconds=30)]}
+    with Client(url) as client:
+        execution = client.run(slow, deadline_seconds=0.2, timeout_s=20)
+        assert (execution.error_code, execution.options) == ("deadline", {"deadlineSeconds": 0.2})
+        started = client.submit(GREETING, deadline_seconds=60)
+        assert client.get(started.execution_id).deadline_at is not None
+        for seconds in (-1, 0, float("nan")):
+            with pytest.raises(BadInput) as refused:
+                client.submit(GREETING, deadline_seconds=seconds)
+            assert refused.value.pointer == "/options/deadlineSeconds"
+
+    async def run() -> None:
+        async with AsyncClient(url) as client:
+            assert (await client.run(slow, deadline_seconds=0.2, timeout_s=20)).error_code == "deadline"
+            started = await client.submit(GREETING, deadline_seconds=60)
+            assert (await client.get(started.execution_id)).deadline_at is not None
+
+    asyncio.run(run())
 
 
 def test_both_clients_have_the_same_methods_and_arguments() -> None:

@@ -253,6 +253,14 @@ class AnswerRequest(Shape):
     by: Annotated[str, Field(max_length=200)] | None = None
 
 
+class CommandRequest(Shape):
+    """What may be said with a command."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    by: Annotated[str, Field(max_length=200, description="Who asks; the diary keeps it")] | None = None
+
+
 class CommandResponse(Shape):
     """A command that is durable."""
 

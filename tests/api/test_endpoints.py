@@ -210,8 +210,12 @@ def test_an_id_that_is_not_there_is_not_found(fresh_server: Server) -> None:
     """Those that PostgreSQL could not even compare with too."""
     ids = ["nothing", "%00", "a%0Ab", "x" * 3000, "%ff%fe", "dag-exec_", "'; DROP TABLE dags"]
     for (method, rest), id in itertools.product(
-        [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/sub-steps"), ("GET", "/sub-steps/ID/result")], ids
-    ):
+        [
+            ("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("POST", "/pause"), ("POST", "/resume"),
+            ("GET", "/sub-steps"), ("GET", "/sub-steps/ID/result"), ("GET", "/sub-steps/ID/attempts"),
+        ],
+        ids,
+    ):  # fmt: skip
         path = f"/api/v1/dag-executions/{id}{rest.replace('ID', id)}"
         answer = fresh_server.client.request(method, path)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path

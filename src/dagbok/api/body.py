@@ -1,7 +1,7 @@
-"""The body of `POST /execute-dag`: a bare plan, or `{"plan" | "dagId", "options"}`; every fault gets a place.
+"""The bodies of requests: a bare plan, or `{"plan" | "dagId", "options"}`; an answer; a command. Faults get a place.
 
-The standard parser reads it, because it keeps NaN, 2**70 and lone surrogates as they are; the plan's checker then names
-each of them. `Guard` bounds the size.
+The standard parser reads a submission, because it keeps NaN, 2**70 and lone surrogates as they are; the plan's checker
+then names each of them. `Guard` bounds the size.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.message import Message
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 from starlette.datastructures import Headers
@@ -24,6 +24,8 @@ from dagbok.domain.validate import Problem
 from dagbok.domain.values import Json, pointer_to
 from dagbok.errors import BadInput, InvalidPlan, NotJson
 from dagbok.service import Options
+
+S = TypeVar("S", bound=wire.Shape)
 
 #: From this size on a body is parsed in a thread.
 LARGE_BODY_BYTES: Final = 64 * 1024
@@ -78,18 +80,36 @@ async def read_answer(request: Request) -> tuple[dict[str, Any], str | None]:
         BadInput: It is no answer; `problems` name each place.
     """
     require_json(request.headers)
-    document = values.parse(await request.body())
+    answer = _fitting(wire.AnswerRequest, await request.body(), "The answer")
+    return answer.model_dump(exclude_unset=True, exclude={"by"}), answer.by
+
+
+async def read_command(request: Request) -> str | None:
+    """Return who asks, as far as a request says: it may come without a body, and then needs no Content-Type.
+
+    Raises:
+        HTTPException: 415, there is a body, which is not JSON by its own words.
+        MalformedJson: Nor by its content.
+        BadInput: It says something else; `problems` name each place.
+    """
+    data = await request.body()
+    if not data:
+        return None
+    require_json(request.headers)
+    return _fitting(wire.CommandRequest, data, "The body").by
+
+
+def _fitting(shape: type[S], data: bytes, what: str) -> S:
+    """Return JSON text as `shape`. Raises MalformedJson, BadInput."""
+    document = values.parse(data)
     try:
-        answer = wire.AnswerRequest.model_validate(document)
+        return shape.model_validate(document)
     except ValidationError as exc:
         faults = tuple(
-            Problem(
-                pointer_to(*error["loc"]), "bad_value", f"{pointer_to(*error['loc']) or 'The answer'}: {error['msg']}."
-            )
+            Problem(pointer_to(*error["loc"]), "bad_value", f"{pointer_to(*error['loc']) or what}: {error['msg']}.")
             for error in exc.errors(include_url=False, include_input=False)
         )
         raise BadInput(problems.summary(faults), problems=faults) from exc
-    return answer.model_dump(exclude_unset=True, exclude={"by"}), answer.by
 
 
 def require_json(headers: Headers) -> None:

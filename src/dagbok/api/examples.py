@@ -50,7 +50,11 @@ SUBMISSIONS: Final[dict[str, Any]] = {
 # What the routes really say.
 STARTED_MESSAGE: Final = "The execution is durable and runs."
 DELETED_MESSAGE: Final = "The execution and all it wrote are gone."
-CANCELLED_MESSAGE: Final = "The execution is being cancelled."
+COMMANDED: Final = {
+    "cancel": "The execution is being cancelled.",
+    "pause": "The execution is being paused; what runs of it ends by itself.",
+    "resume": "The execution goes on.",
+}
 ANSWERED_MESSAGE: Final = "The answer is durable; the sub-step goes on."
 
 STARTED: Final = {
@@ -155,8 +159,11 @@ DELETED: Final = {
     "executionId": EXECUTION_ID,
     "cascadeInfo": {"relatedSubStepsDeleted": 3},
 }
-CANCELLED: Final = {"message": CANCELLED_MESSAGE, "executionId": EXECUTION_ID}
 ATTEMPTS: Final = {"executionId": EXECUTION_ID, "taskId": "1", "attempts": [_ATTEMPT]}
+COMMANDS: Final[dict[str, Any]] = {
+    "nothing": {"summary": "Nothing more to say; the body may be left out as well", "value": {}},
+    "by": {"summary": "Who asks", "value": {"by": "ann"}},
+}
 TOOLS: Final = [
     {
         "type": "function",
@@ -239,6 +246,24 @@ PROBLEMS: Final[dict[int, dict[str, Any]]] = {
         "The database is not available at the moment; nothing was changed. Try again.",
     ),
 }  # fmt: skip
+
+_COLOUR: Final = Problem("/colour", "bad_value", "/colour: Extra inputs are not permitted.")
+#: The 422 of a command.
+COMMAND_PROBLEM: Final = _problem(
+    422, "invalid_input", "Invalid input", f"The request has 1 problem: {_COLOUR.message}", _COLOUR
+)
+
+
+def commanded(name: str) -> dict[str, str]:
+    """Return the answer to a command."""
+    return {"message": COMMANDED[name], "executionId": EXECUTION_ID}
+
+
+def ended_problem(name: str) -> dict[str, Any]:
+    """Return the 409 of a command."""
+    detail = f"Execution {EXECUTION_ID} is completed already; nothing is left to {name}."
+    return _problem(409, "conflict", "Conflict", detail)
+
 
 #: The 422 of requests without a plan.
 PARAMETER_PROBLEM: Final = _problem(

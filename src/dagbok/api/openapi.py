@@ -32,7 +32,7 @@ Every answer has an `X-Request-Id`, which the server's log has too: the request'
 """
 
 TAGS: Final = [
-    {"name": "executions", "description": "Submit plans, watch them run, cancel and delete."},
+    {"name": "executions", "description": "Submit plans, watch them run, pause, resume, cancel and delete."},
     {"name": "tools", "description": "What plans may call."},
     {"name": "health", "description": "For whoever keeps the server running."},
 ]
@@ -84,7 +84,8 @@ def parameters(*of_headers: dict[str, Any]) -> dict[str, Any]:
 
 PREFER: Final = _parameter(
     "Prefer",
-    f"`wait=N` (RFC 7240): wait up to N seconds, at most {MAX_WAIT_S}, until the execution ended or waits for a person",
+    f"`wait=N` (RFC 7240): wait up to N seconds, at most {MAX_WAIT_S}, until the execution ended, waits for a person, "
+    "or is paused and nothing of it runs",
     "wait=20",
 )
 IF_NONE_MATCH: Final = _parameter(
@@ -143,6 +144,20 @@ ANSWER: Final[dict[str, Any]] = {
 }
 
 
+#: The body of a command, which may be left out.
+COMMAND: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": False,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/CommandRequest"},
+                "examples": examples.COMMANDS,
+            }
+        },
+    }
+}
+
+
 def document(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, Any]:
     """Return the OpenAPI document of `app`, made once; `routers` are those whose operations it tells of."""
     if app.openapi_schema is None:
@@ -159,6 +174,7 @@ def document(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, Any]:
         shapes = [
             (wire.SubmitRequest, "validation"),
             (wire.AnswerRequest, "validation"),
+            (wire.CommandRequest, "validation"),
             (wire.ProblemDetails, "serialization"),
         ]
         _, schemas = models_json_schema(shapes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type] # a list of these literals is meant

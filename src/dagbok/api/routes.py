@@ -8,15 +8,16 @@ made by `wire` from rows; the models named here only tell OpenAPI the same. What
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from dagbok import wire
 from dagbok.api import answers, body, examples, headers, openapi
-from dagbok.api.openapi import ANSWER, SUBMISSION, problems, success
+from dagbok.api.openapi import ANSWER, COMMAND, SUBMISSION, problems, success
 from dagbok.api.reads import Reads, Whole
 from dagbok.api.waiting import Waiting
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus
@@ -110,7 +111,8 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         _ONE,
         summary="Get an execution",
         description="With its sub-steps in task-id order, the synthesis last. Results over 64 KiB: see `resultUrl`. "
-        "With `Prefer: wait=N` it is answered once it ended or waits for a person, or as it stands after that time.",
+        "With `Prefer: wait=N` it is answered once it ended, waits for a person or rests paused, or as it stands after "
+        "that time.",
         response_model=wire.Execution,
         responses=success(200, "The execution as it stands", examples.EXECUTION, headers=openapi.WAITED_HEADERS)
         | openapi.NOT_MODIFIED
@@ -199,21 +201,13 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         )
         return answers.json(gone.model_dump_json(by_alias=True).encode())
 
-    @routes.post(
-        f"{_ONE}/cancel",
-        status_code=202,
-        summary="Cancel an execution",
-        description="Durable when answered, applied right after: what runs is cut off, what waits does not begin.",
-        response_model=wire.CommandResponse,
-        responses=success(202, "The wish is durable", examples.CANCELLED) | problems(404, 409, 503),
-        tags=["executions"],
+    commands: tuple[tuple[str, _Ask, str], ...] = (
+        ("cancel", service.cancel, "What runs is cut off, what waits does not begin."),
+        ("pause", service.pause, "What runs ends by itself, then it is `waiting`; its deadline goes on."),
+        ("resume", service.resume, "A paused execution goes on."),
     )
-    async def cancel_execution(execution_id: ExecutionId) -> Response:
-        _storable(execution_id, "execution")
-        _writable(service)
-        await service.cancel(execution_id)
-        answer = wire.CommandResponse(message=examples.CANCELLED_MESSAGE, execution_id=execution_id)
-        return answers.json(answer.model_dump_json(by_alias=True).encode(), 202)
+    for name, ask, what in commands:
+        _add_command(routes, service, name, ask, what)
 
     @routes.post(
         f"{_ONE}/sub-steps/{{task_id}}/input",
@@ -249,6 +243,40 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         return await answers.packed(request, answers.json(tools))
 
     return routes
+
+
+class _Ask(Protocol):
+    def __call__(self, execution_id: str, /, *, by: str | None) -> Awaitable[object]: ...
+
+
+def _add_command(routes: APIRouter, service: Service, name: str, ask: _Ask, what: str) -> None:
+    """Add the operation by which a client asks something of an execution, which its owner applies."""
+    message = examples.COMMANDED[name]
+
+    async def command(request: Request, execution_id: ExecutionId) -> Response:
+        _storable(execution_id, "execution")
+        _writable(service)
+        await ask(execution_id, by=await body.read_command(request))
+        answer = wire.CommandResponse(message=message, execution_id=execution_id)
+        return answers.json(answer.model_dump_json(by_alias=True).encode(), 202)
+
+    routes.add_api_route(
+        f"{_ONE}/{name}",
+        command,
+        methods=["POST"],
+        name=f"{name}_execution",
+        status_code=202,
+        summary=f"{name.capitalize()} an execution",
+        description=f"Durable when answered, applied right after. {what} What is so already stays so.",
+        response_model=wire.CommandResponse,
+        responses=success(202, "The wish is durable", examples.commanded(name))
+        | problems(
+            400, 404, 409, 415, 422, 503,
+            unprocessable=examples.COMMAND_PROBLEM, conflict=examples.ended_problem(name),
+        ),
+        openapi_extra=COMMAND,
+        tags=["executions"],
+    )  # fmt: skip
 
 
 async def _submit(service: Service, submission: body.Submission, key: str | None) -> Submitted | ClarificationNeeded:

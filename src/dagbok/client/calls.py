@@ -144,9 +144,10 @@ def delete(execution_id: str) -> Call[wire.DeleteResponse]:
     return Call("DELETE", _path(execution_id), _read(wire.DeleteResponse.read))
 
 
-def cancel(execution_id: str) -> Call[wire.CommandResponse]:
-    """The wish that an execution ends."""
-    return Call("POST", _path(execution_id, "cancel"), _read(wire.CommandResponse.read))
+def command(execution_id: str, name: str, by: str | None) -> Call[wire.CommandResponse]:
+    """What somebody asks of an execution: `cancel`, `pause`, `resume`."""
+    content = None if by is None else values.encode({"by": by}).encode()
+    return Call("POST", _path(execution_id, name), _read(wire.CommandResponse.read), content=content)
 
 
 def tools() -> Call[Sequence[wire.ToolView]]:

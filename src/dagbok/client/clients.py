@@ -157,9 +157,34 @@ class Client:
         """Remove an execution that has ended. Raises NotFound, Conflict."""
         return self._send(calls.delete(execution_id))
 
-    def cancel(self, execution_id: str) -> wire.CommandResponse:
-        """Ask for the end of an execution. Raises NotFound, Conflict."""
-        return self._send(calls.cancel(execution_id))
+    def cancel(self, execution_id: str, *, by: str | None = None) -> wire.CommandResponse:
+        """Ask for the end of an execution: what runs is cut off, what waits does not begin.
+
+        Returned when the wish is durable; `wait` tells when it is done. Asking again changes nothing, so it is safe
+        to repeat where the answer was lost. `by` says who asks, at most 200 characters, for the diary.
+
+        Raises:
+            NotFound: There is no such execution.
+            Conflict: It has ended otherwise.
+            BadInput: `by` cannot be used.
+            StoreUnavailable: The server cannot be reached, or cannot write now; nothing was changed.
+            OutcomeUnknown: The answer was lost. Look, or ask again.
+        """
+        return self._send(calls.command(execution_id, "cancel", by))
+
+    def pause(self, execution_id: str, *, by: str | None = None) -> wire.CommandResponse:
+        """Ask that an execution begins nothing more; what runs of it ends by itself, and then it is `waiting`.
+
+        As `cancel`; Conflict means that it has ended.
+        """
+        return self._send(calls.command(execution_id, "pause", by))
+
+    def resume(self, execution_id: str, *, by: str | None = None) -> wire.CommandResponse:
+        """Let a paused execution go on; of one that is not paused it changes nothing.
+
+        As `cancel`; Conflict means that it has ended.
+        """
+        return self._send(calls.command(execution_id, "resume", by))
 
     def tools(self) -> Sequence[wire.ToolView]:
         """Return the tools that plans may call."""
@@ -170,7 +195,7 @@ class Client:
         return self._send(calls.health())
 
     def wait(self, execution_id: str, timeout_s: float | None = None) -> wire.Execution:
-        """Return an execution once it has ended or waits for a person.
+        """Return an execution once it has ended, waits for a person, or is paused and nothing of it runs.
 
         Raises:
             NotFound: There is no such execution.
@@ -284,9 +309,17 @@ class AsyncClient:
         """See `Client.delete`."""
         return await self._send(calls.delete(execution_id))
 
-    async def cancel(self, execution_id: str) -> wire.CommandResponse:
+    async def cancel(self, execution_id: str, *, by: str | None = None) -> wire.CommandResponse:
         """See `Client.cancel`."""
-        return await self._send(calls.cancel(execution_id))
+        return await self._send(calls.command(execution_id, "cancel", by))
+
+    async def pause(self, execution_id: str, *, by: str | None = None) -> wire.CommandResponse:
+        """See `Client.pause`."""
+        return await self._send(calls.command(execution_id, "pause", by))
+
+    async def resume(self, execution_id: str, *, by: str | None = None) -> wire.CommandResponse:
+        """See `Client.resume`."""
+        return await self._send(calls.command(execution_id, "resume", by))
 
     async def tools(self) -> Sequence[wire.ToolView]:
         """See `Client.tools`."""
