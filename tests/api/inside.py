@@ -41,6 +41,13 @@ class Inside:
         found: dict[str, Any] = answer.json()
         return found
 
+    async def settled(self, execution_id: str) -> dict[str, Any]:
+        """Return the execution once the server says that it settled, and not only that the time is over."""
+        answer = await self.client.get(f"{PATH}/{execution_id}", headers={"prefer": "wait=60"})
+        assert answer.headers.get("preference-applied") == "wait=60", answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
     async def post(self, execution_id: str, what: str, **more: Any) -> httpx2.Response:
         return await self.client.post(f"{PATH}/{execution_id}/{what}", **more)
 

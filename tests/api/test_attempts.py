@@ -61,7 +61,7 @@ def test_failed_attempts_are_told_with_their_sub_step_and_the_one_that_succeeded
     async def main() -> None:
         async with inside(database_url, fails(2)) as api:
             id = await api.submit(trying(5), task(2, "wait", seconds=0))
-            execution = await api.get(id, prefer="wait=60")
+            execution = await api.settled(id)
             assert execution["status"] == "completed"
             first, second = execution["subSteps"]
             assert (first["attempt"], first["result"], second["attempts"]) == (3, 3, [])
@@ -94,7 +94,7 @@ def test_of_many_attempts_the_latest_come_with_the_sub_step_and_all_by_their_own
         async with inside(database_url, fails(100)) as api:
             tries = SHOWN_ATTEMPTS + 5
             id = await api.submit(trying(tries))
-            execution = await api.get(id, prefer="wait=60")
+            execution = await api.settled(id)
             assert execution["status"] == "failed"
             assert numbers(execution["subSteps"][0]["attempts"]) == list(range(6, tries + 1))
             assert numbers(await all_of(api, id)) == list(range(1, tries + 1))
@@ -115,14 +115,14 @@ def test_one_that_took_too_long_and_one_that_was_cut_off_say_so(database_url: st
 
         async with inside(database_url, forever) as api:
             id = await api.submit(task(1, "forever") | {"timeout_seconds": 0.01, "retry": {"max_attempts": 1}})
-            [attempt] = (await api.get(id, prefer="wait=60"))["subSteps"][0]["attempts"]
+            [attempt] = (await api.settled(id))["subSteps"][0]["attempts"]
             assert (attempt["outcome"], attempt["errorCode"]) == ("timeout", "timeout")
 
             running.clear()
             id = await api.submit(task(1, "forever"))
             await running.wait()
             await api.post(id, "cancel")
-            [attempt] = (await api.get(id, prefer="wait=60"))["subSteps"][0]["attempts"]
+            [attempt] = (await api.settled(id))["subSteps"][0]["attempts"]
             assert (attempt["outcome"], attempt["errorCode"]) == ("cancelled", "cancelled")
 
     asyncio.run(main())

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import postgres
 from api.inside import Inside, inside
 from api.serving import Server, plan, serving, task
+from dagbok.errors import ToolError
 from dagbok.store.schema import commands
 from dagbok.tools.decorator import tool
 
@@ -58,17 +59,40 @@ def test_a_paused_execution_ends_what_runs_begins_nothing_and_goes_on_when_it_is
             assert paused["status"] == "running", "its step ends by itself"
             assert paused["pausedAt"] is not None
             gate.opened.set()
-            rests = await api.get(id, prefer="wait=60")
+            rests = await api.settled(id)
             assert [step["status"] for step in rests["subSteps"]] == ["completed", "pending"]
             assert (rests["status"], rests["pausedAt"]) == ("waiting", paused["pausedAt"])
 
             resumed = await applied(api, id, "resume", json={"by": "bob"})
             assert resumed["pausedAt"] is None
-            ended = await api.get(id, prefer="wait=60")
+            ended = await api.settled(id)
             assert (ended["status"], ended["subSteps"][1]["result"]) == ("completed", 1)
             told = {event["type"]: event["data"] for event in api.events(id) if event["data"]}
             assert told["execution.paused"] == '{"by":"ann"}'
             assert told["execution.resumed"] == '{"by":"bob"}'
+
+    asyncio.run(main())
+
+
+def test_one_that_is_paused_during_a_short_back_off_rests_at_once(database_url: str) -> None:
+    """Short: it stays in memory. Whoever waits for it would hear nothing until somebody resumes it."""
+
+    async def main() -> None:
+        @tool(effect="pure")
+        async def flaky() -> None:
+            """Fail."""
+            raise ToolError("not yet", code="unavailable")
+
+        async with inside(database_url, flaky) as api:
+            async with api.told(lambda _, changes: bool(changes.attempts)):
+                retry = {"max_attempts": 2, "backoff_seconds": 4.5, "jitter": 0}
+                id = await api.submit(task(1, "flaky") | {"retry": retry})
+            client = asyncio.ensure_future(api.settled(id))
+            while not len(api.app.state.waiting):
+                await asyncio.sleep(0)
+            assert (await applied(api, id, "pause"))["status"] == "waiting"
+            rests = await client
+            assert (rests["status"], rests["subSteps"][0]["status"]) == ("waiting", "pending")
 
     asyncio.run(main())
 
@@ -115,7 +139,7 @@ def test_a_body_may_say_who_asks_and_may_be_left_out(database_url: str) -> None:
             for body, by in BODIES:
                 for what, event in (("pause", "execution.paused"), ("cancel", "execution.cancelled")):
                     id = await api.submit(ASKING)
-                    await api.get(id, prefer="wait=60")
+                    await api.settled(id)
                     await applied(api, id, what, **body)
                     [told] = [found for found in api.events(id) if found["type"] == event]
                     if what == "pause":

@@ -41,7 +41,7 @@ def test_a_deadline_is_shown_as_it_was_asked_for_and_as_a_time(database_url: str
     async def main() -> None:
         async with inside(database_url) as api:
             id = await api.submit(task(1, "wait", seconds=0), **{name: 90})
-            execution = await api.get(id, prefer="wait=60")
+            execution = await api.settled(id)
             assert (execution["status"], execution["options"]) == ("completed", {"deadlineSeconds": 90})
             created, deadline = (datetime.fromisoformat(execution[of]) for of in ("createdAt", "deadlineAt"))
             assert deadline - created == timedelta(seconds=90)
