@@ -102,7 +102,35 @@ call POST "$API/execute-dag" --header 'Content-Type: application/json' --data-bi
 expect 422
 grep -o '"pointer":"[^"]*","code":"[^"]*"' "$work/body" | cut -d '"' -f 4,8 | tr '"' ' ' | sed 's/^/   /'
 
-say "Delete the execution, with all it wrote"
+say "Start one that takes longer, for ten minutes at most, and pause it: what runs ends, and nothing more begins"
+call POST "$API/execute-dag" --header 'Content-Type: application/json' --data-binary '{
+  "plan": {
+    "original_request": "Show me how to stop", "intent": {"primary": "demonstrate"},
+    "sub_tasks": [
+      {"id": "1", "tool_or_prompt": {"name": "wait", "params": {"seconds": 2}}},
+      {"id": "2", "tool_or_prompt": {"name": "wait", "params": {"seconds": 60}}, "dependencies": ["1"]}]},
+  "options": {"deadlineSeconds": 600}}'
+expect 202
+longer=$(header Location)
+call POST "$URL$longer/pause" --header 'Content-Type: application/json' --data '{"by": "rest.sh"}'
+expect 202
+call GET "$URL$longer" --header 'Prefer: wait=20'
+expect 200
+echo "   ${longer##*/} is $(text status), paused since $(text pausedAt)"
+grep -oE '"(taskId|status)":"[^"]*"' "$work/body" | tail -n 4 | paste -d ' ' - - | sed 's/^/   /'
+
+say "Let it go on; then cancel it, which takes no body either"
+call POST "$URL$longer/resume"
+expect 202
+call POST "$URL$longer/cancel"
+expect 202
+call GET "$URL$longer" --header 'Prefer: wait=20'
+expect 200
+echo "   ${longer##*/} is $(text status)"
+
+say "Delete both executions, with all they wrote"
+call DELETE "$URL$longer"
+expect 200
 call DELETE "$URL$location"
 expect 200
 call GET "$URL$location"

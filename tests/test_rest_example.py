@@ -40,12 +40,21 @@ def test_it_goes_through_the_whole_interface_and_leaves_nothing_behind(tmp_path:
                 "GET /api/v1/dag-executions/ID -> 304",
                 "GET /api/v1/dag-executions?limit=2&status=completed -> 200",
                 "POST /api/v1/execute-dag -> 422",
+                "POST /api/v1/execute-dag -> 202",
+                "POST /api/v1/dag-executions/ID/pause -> 202",
+                "GET /api/v1/dag-executions/ID -> 200",
+                "POST /api/v1/dag-executions/ID/resume -> 202",
+                "POST /api/v1/dag-executions/ID/cancel -> 202",
+                "GET /api/v1/dag-executions/ID -> 200",
+                "DELETE /api/v1/dag-executions/ID -> 200",
                 "DELETE /api/v1/dag-executions/ID -> 200",
                 "GET /api/v1/dag-executions/ID -> 404",
             ]
             for line in (
                 "   dag-exec_ID is completed", "   Idempotent-Replayed: true", '   "completedTasks":3',
                 '   "taskId":"3" "status":"completed"', "   /sub_tasks/0/tool_or_prompt/name unknown_tool",
+                '   "taskId":"1" "status":"completed"', '   "taskId":"2" "status":"pending"',
+                "   dag-exec_ID is cancelled",
             ):  # fmt: skip
                 assert line in re.sub(r"dag-exec_[0-9a-f-]{36}", "dag-exec_ID", done.stdout).splitlines(), done.stdout
         assert server.client.get("/api/v1/dag-executions").json()["executions"] == []
