@@ -97,6 +97,26 @@ def test_one_that_is_paused_during_a_short_back_off_rests_at_once(database_url: 
     asyncio.run(main())
 
 
+def test_one_that_is_paused_while_it_stands_in_the_queue_rests_when_its_turn_comes(database_url: str) -> None:
+    """It has nothing to write then, so no commit tells those who wait."""
+
+    async def main() -> None:
+        gate = Gate()
+        async with inside(database_url, gate.tool, max_concurrency=1) as api:
+            first = await api.submit(task(1, "hold"))
+            await gate.running.wait()
+            id = await api.submit(task(1, "hold"))
+            client = asyncio.ensure_future(api.settled(id))
+            assert (await applied(api, id, "pause"))["status"] == "waiting"
+            gate.opened.set()
+            assert (await api.settled(first))["status"] == "completed"
+            assert [step["status"] for step in (await client)["subSteps"]] == ["pending"]
+            await applied(api, id, "resume")
+            assert (await api.settled(id))["status"] == "completed"
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("what", ["pause", "resume", "cancel"])
 def test_asking_again_changes_nothing(database_url: str, what: str) -> None:
     """A client that lost the answer asks again: what it asked for is done once, and is what it hears."""

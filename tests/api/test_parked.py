@@ -183,6 +183,29 @@ def test_one_that_is_paused_during_its_back_off_has_settled_and_goes_on_when_it_
     asyncio.run(main())
 
 
+def test_one_whose_back_off_ends_while_it_is_paused_leaves_again_and_is_still_settled(
+    database_url: str, wall: Wall
+) -> None:
+    """It comes back because it is due, and may not go on: nobody else would ever tell those who wait since then."""
+
+    async def main() -> None:
+        async with inside(database_url, flaky) as api:
+            id = await parked(api, backing_off())
+            async with api.told(left):
+                assert (await api.post(id, "pause")).status_code == 202
+            epoch = api.dagbok.service.execution(id)["epoch"]
+            async with api.told(left):
+                wall.ahead_ms += 2 * HOUR_S * 1000
+                while api.dagbok.service.execution(id)["epoch"] == epoch:
+                    await asyncio.sleep(0)
+                assert (await api.settled(id))["status"] == "waiting"
+            assert not api.dagbok.scheduler._runs
+            assert (await api.post(id, "resume")).status_code == 202
+            assert (await api.settled(id))["finalResult"] == "at last"
+
+    asyncio.run(main())
+
+
 def test_a_long_wait_that_is_paused_ends_when_it_is_due_and_nothing_follows(database_url: str, wall: Wall) -> None:
     async def main() -> None:
         async with inside(database_url) as api:

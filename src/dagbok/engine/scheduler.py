@@ -199,6 +199,7 @@ class Scheduler:
             return  # cancelled or skipped while it stood in the queue
         if execution.paused:
             execution.hold(position)
+            self._changed(run)  # nothing to write; but it may have been the last that stood in the queue
             return
         try:
             tool = self._tools.get(step.task.tool)
@@ -351,8 +352,12 @@ class Scheduler:
         self._hand_over_due = False
         dirty, self._dirty = self._dirty, {}
         for run in dirty:
-            if run.append is None and run.execution.changed:
+            if run.append is not None or self._runs.get(run.execution.id) is not run:
+                continue
+            if run.execution.changed:
                 self._append(run)
+            else:
+                self._check(run)
 
     def _append(self, run: Run) -> None:
         launches, run.launches = run.launches, []
