@@ -86,6 +86,24 @@ def test_what_is_asked_while_an_execution_leaves_the_memory_is_applied_all_the_s
     asyncio.run(main())
 
 
+def test_nobody_waits_for_an_engine_that_has_stopped(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for what is in its memory nor for what left that: it brings nothing back any more."""
+
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            in_memory = (await dagbok.submit(_plan(_wait(1, 4)))).execution_id
+            monkeypatch.setattr("dagbok.engine.scheduler.PARK_AFTER_S", 0.0)
+            left = (await dagbok.submit(_plan(_wait(1, 3600)))).execution_id
+            while left not in dagbok.scheduler.parked:
+                await asyncio.sleep(0)
+            await dagbok.scheduler.close(0)
+            for id in (in_memory, left):
+                with pytest.raises(Conflict, match="stopped"):
+                    await asyncio.wait_for(dagbok.wait(id), 30)
+
+    asyncio.run(main())
+
+
 class Parks:
     """Holds each commit by which an execution leaves the memory, until the test says so."""
 

@@ -135,6 +135,8 @@ class Scheduler:
             Conflict: The engine has stopped, or stops.
             Stalled, StoreError: The execution cannot go on in this process.
         """
+        if self._closing:  # nobody is told any more
+            raise _stopped(id)
         run = self._runs.get(id)
         if run is not None:
             if run.waits_for_a_person:
@@ -145,8 +147,6 @@ class Scheduler:
         elif id in self._waiters or id in self.parked:
             waiting = self._waiters.setdefault(id, asyncio.get_running_loop().create_future())
             await asyncio.shield(waiting)
-        elif self._closing:
-            raise _stopped(id)
 
     def apply(self, command: Command) -> bool:
         """Apply a command to an execution in memory; see `commands.apply`.
