@@ -86,6 +86,26 @@ def test_what_is_asked_while_an_execution_leaves_the_memory_is_applied_all_the_s
     asyncio.run(main())
 
 
+def test_who_resumes_or_answers_through_the_service_may_wait_for_the_end_at_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As HTTP clients do: told that it is durable and applied right after, they must not hear that it still waits."""
+    monkeypatch.setattr("dagbok.engine.scheduler.PARK_AFTER_S", 0.0)
+
+    async def main() -> None:
+        async with Dagbok(database_url) as dagbok:
+            parks = Parks(dagbok)
+            id = (await dagbok.submit(_plan(QUESTION))).execution_id
+            await parks.begun()
+            asked = asyncio.ensure_future(dagbok.service.answer(id, "q", {"input": "yes"}))
+            await parks.refused()
+            parks.go_on()
+            await asked
+            assert (await dagbok.wait(id)).final_result == "yes"
+
+    asyncio.run(main())
+
+
 def test_nobody_waits_for_an_engine_that_has_stopped(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for what is in its memory nor for what left that: it brings nothing back any more."""
 

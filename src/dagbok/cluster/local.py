@@ -221,7 +221,10 @@ class LocalWorker:
         data, by = self._redactor.value(command.data), self._redactor.value(command.by)
         command = command._replace(data=data, by=by)
         if self._scheduler.get(command.execution_id) is not None:
-            return self._scheduler.apply(command)
+            if self._scheduler.apply(command):
+                return True
+            # A commit away from being nobody's. Who asked is told that it is done; so it has to be, and soon.
+            await self._scheduler.left(command.execution_id)
         if command.execution_id in self._arriving:
             return False  # claiming it now would fence the submission itself
         async with self._claiming:

@@ -168,6 +168,12 @@ class Scheduler:
         self._changed(run)
         return True
 
+    async def left(self, id: ExecutionId) -> None:
+        """Return once an execution that is leaving the memory has left it."""
+        run = self._runs.get(id)
+        if run is not None and run.append is not None:
+            await asyncio.wait([run.append])
+
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def _enqueue(self, run: Run, positions: Sequence[int]) -> None:
