@@ -17,6 +17,7 @@ import uuid_utils
 from pydantic import ValidationError
 
 from dagbok import wire
+from dagbok.cluster.alone import Commander as Commander  # for those who may not look into `cluster`
 from dagbok.cluster.local import LocalWorker
 from dagbok.domain.call import Call
 from dagbok.domain.ids import SYNTHESIS_TOOL
@@ -381,11 +382,18 @@ def open_diary(settings: Settings) -> Iterator[Diary]:
         NotFound: There are no tables yet: nothing ever ran here.
         Misconfigured, SchemaTooNew, StoreUnavailable: It cannot be read; the message says why.
     """
-    with _existing(settings) as database:
-        if migrations.current(database) is None:
-            raise NotFound(f"{database.name} holds no diary yet; `dagbok run PLAN.json` makes one.")
-        migrations.check(database)
+    with _current(settings) as database:
         yield Diary(Reader(database))
+
+
+@contextmanager
+def open_commands(settings: Settings, secrets: Vault, *, command: str) -> Iterator[tuple[Diary, Commander]]:
+    """Open a database to read and to ask something of its executions, beside whatever engine owns it.
+
+    `command` is how this program is named where it applies them itself. Raises like `open_diary`.
+    """
+    with _current(settings) as database:
+        yield Diary(Reader(database)), Commander(database, redactor=secrets.redactor, command=command)
 
 
 def find_owner(settings: Settings) -> Owner | None:
@@ -410,6 +418,15 @@ def database_schema(settings: Settings) -> tuple[str | None, str]:
     """Return the schema that the database has (None: no tables), and the one of this release. Raises NotFound."""
     with _existing(settings) as database:
         return migrations.current(database), migrations.head()
+
+
+@contextmanager
+def _current(settings: Settings) -> Iterator[Database]:
+    with _existing(settings) as database:
+        if migrations.current(database) is None:
+            raise NotFound(f"{database.name} holds no diary yet; `dagbok run PLAN.json` makes one.")
+        migrations.check(database)
+        yield database
 
 
 @contextmanager
