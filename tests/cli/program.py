@@ -9,11 +9,13 @@ import json
 import logging
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +29,10 @@ TIMEOUT_S = 60
 TOOLS = '''
 import asyncio
 import subprocess
+from pathlib import Path
 
 from dagbok import ToolContext, tool
+from dagbok.errors import ToolError
 
 
 @tool(effect="pure")
@@ -58,6 +62,33 @@ def noisy() -> str:
 
 
 @tool(effect="pure")
+async def gate(context: ToolContext, file: str) -> str:
+    """Wait until there is a file of that name."""
+    context.progress("half way there", 0.5)
+    while not Path(file).exists():
+        await asyncio.sleep(0.02)
+    return f"through {file}"
+
+
+@tool(effect="once")
+async def charge(context: ToolContext, file: str) -> str:
+    """Charge a card once there is a file of that name."""
+    return await gate(context, file)
+
+
+@tool(effect="pure")
+def flaky(file: str, times: int) -> str:
+    """Fail a few times: each call leaves a line in the file of that name."""
+    with Path(file).open("a+") as calls:
+        calls.seek(0)
+        before = len(calls.readlines())
+        calls.write("called\\n")
+    if before < times:
+        raise ToolError(f"the server was away for the {before + 1}. time", code="unavailable")
+    return "at last"
+
+
+@tool(effect="pure")
 async def slow(context: ToolContext, seconds: float) -> str:
     """Take its time and report."""
     context.progress("half way there", 0.5)
@@ -81,10 +112,16 @@ class Project:
     """A folder with tools and plans, where the program runs."""
 
     folder: Path
+    database_url: str = ""  # else a file in the folder
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self.folder / 'diary.db'}"
+        return self.database_url or f"sqlite:///{self.folder / 'diary.db'}"
+
+    def open(self, *gates: str) -> None:
+        """Let the tools `gate` and `charge` through."""
+        for name in gates:
+            (self.folder / name).touch()
 
     def plan(self, *tasks: dict[str, Any], **more: Any) -> str:
         """Write a plan and return the name of its file."""
@@ -111,8 +148,8 @@ class Project:
         )
 
     def run(self, *arguments: str, input: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*arguments, **more) as process:
-            out, err = process.communicate(input, timeout=TIMEOUT_S)
+        with self.start(*arguments, **more) as process, _ended_at_last(process):
+            out, err = process.communicate(input)
         assert "Traceback" not in err, err
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
@@ -140,10 +177,12 @@ class Project:
         assert isinstance(code, int)
         return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
-    def on_terminal(self, *arguments: str, columns: int = 100, press: str = "", **more: str) -> tuple[int, str]:
+    def on_terminal(
+        self, *arguments: str, columns: int = 100, press: str = "", at: str = "half way", **more: str
+    ) -> tuple[int, str]:
         """Run on a terminal of its own; return the exit code and every byte that it was sent.
 
-        `press` is typed as soon as a step is seen to run.
+        `press` is typed as soon as the words `at` are seen: those of a step that runs.
         """
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -158,10 +197,10 @@ class Project:
         )
         os.close(theirs)
         seen = bytearray()
-        with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+        with _ended_at_last(process), contextlib.suppress(OSError):  # EIO: nobody has the other end any more
             while part := os.read(ours, 65_536):
                 seen += part
-                if press and b"half way" in seen:
+                if press and at.encode() in seen:
                     os.write(ours, press.encode())
                     press = ""
         os.close(ours)
@@ -181,14 +220,50 @@ class Project:
             process.communicate(timeout=TIMEOUT_S)
 
 
+@contextlib.contextmanager
+def _ended_at_last(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Kill a process that does not do what is waited for: a failed test is better than one that hangs."""
+    timer = threading.Timer(TIMEOUT_S, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def read_until(process: subprocess.Popen[str], *words: str) -> str:
+    """Return what a process writes to stderr, as soon as a line of it holds all `words`."""
+    assert process.stderr is not None
+    seen = ""
+    with _ended_at_last(process):
+        while line := process.stderr.readline():
+            seen += line
+            if all(word in line for word in words):
+                return seen
+    raise AssertionError(f"{words} did not come, but: {seen}")
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a process as a crash does."""
+    process.kill()
+    process.communicate(timeout=TIMEOUT_S)
+
+
+def id_in(text: str) -> str:
+    """Return the first id of an execution in a text."""
+    found = re.search(r"dag-exec_[0-9a-f-]{36}", text)
+    assert found is not None, text
+    return found[0]
+
+
 def _own_terminal() -> None:
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def make_project(folder: Path) -> Project:
+def make_project(folder: Path, database_url: str = "") -> Project:
     (folder / "tools.py").write_text(TOOLS)
-    return Project(folder)
+    return Project(folder, database_url)
 
 
 def task(id: str | int, name: str, *after: str | int, **params: Any) -> dict[str, Any]:

@@ -29,6 +29,9 @@ CASES: dict[str, tuple[list[str], str]] = {
     "no such folder": (["run", "good.json", "-d", "sqlite:////no/such/folder/x.db"], "/no/such/folder"),
     "not a database": (["list", "-d", "sqlite:///good.json"], "cannot be opened as a database"),
     "bad status": (["list", "--status", "nope", "-d", "sqlite:///other.db"], "other.db"),
+    "a deadline in the past": (["run", "good.json", "--deadline", "-1"], "--deadline is -1; it is in seconds"),
+    "a deadline that is no time": (["run", "good.json", "--deadline", "nan"], "--deadline is nan"),
+    "a deadline that is no number": (["run", "good.json", "--deadline", "soon"], "Invalid value for '--deadline'"),
     "no server but here": (["serve", "--host", "0.0.0.0", "--port", "0"], "--insecure"),
 }
 

@@ -22,7 +22,7 @@ from dagbok.errors import DagbokError, InvalidPlan, Stalled, TooLarge
 if TYPE_CHECKING:
     from dagbok.settings import Settings
 
-#: Exit code by error, the first that fits. How an execution ended has codes of its own: `dagbok.cli.run.EXIT_CODES`.
+#: Exit code by error, the first that fits. How an execution ended has codes of its own: `dagbok.cli.exit_codes`.
 ERROR_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (Stalled, 70),  # EX_SOFTWARE: a fault of Dagbok
     (DagbokError, 2),  # the input, the settings or the database do not allow it
@@ -56,6 +56,8 @@ Workspace = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(metavar="MODEL", help="PROVIDER:MODEL of model calls (DAGBOK_MODEL)")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+ExecutionJson = Annotated[bool, typer.Option("--json", help="Print the whole execution as one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result, and errors.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -69,11 +71,14 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def run(
     plan: Plan,
     title: Annotated[str | None, typer.Option(help="A name for lists; else the plan's own.")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Cancel what has not ended so long after the start.")
+    ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Run once: the same plan with the same key shows what it did.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the whole execution as one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result, and errors.")] = False,
+    json: ExecutionJson = False,
+    quiet: Quiet = False,
     database: Database = None,
     tools: Tools = None,
     workspace: Workspace = None,
@@ -85,8 +90,11 @@ def run(
     from dagbok.cli.run import run as command
 
     raise typer.Exit(
-        command(plan, title=title, key=idempotency_key, json=json, quiet=quiet, settings=settings, flags=flags)
-    )
+        command(
+            plan, title=title, deadline=deadline, key=idempotency_key, json=json, quiet=quiet,
+            settings=settings, flags=flags,
+        )
+    )  # fmt: skip
 
 
 @app.command()

@@ -16,12 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from dagbok import wire
+from dagbok.cli.attempts import NO_TRIES, Tries, attempts_of
 from dagbok.cli.terminal import clean, clean_json, is_terminal, line, out
-from dagbok.cli.words import REASONS, SIGNS, aligned, counted, shown_error, shown_id, shown_tool, span
+from dagbok.cli.words import REASONS, SIGNS, aligned, clock, counted, left, shown_error, shown_id, shown_tool, span
 
 #: A longer result is shown as it is: laying out Markdown takes its time.
 MARKDOWN_CHARS = 200_000
-_IN_WORDS = {"pending": "not started", "running": "unfinished", "waiting": "waiting for a person"}
+_IN_WORDS = {
+    "pending": "not started", "running": "unfinished", "waiting": "waiting for a person", "paused": "paused"
+}  # fmt: skip
 #: Steps that the summary of a run lists; `dagbok show` lists all.
 SUMMARY_STEPS = 40
 
@@ -49,8 +52,16 @@ def print_result(text: str) -> None:
     screen.print(Markdown(_fenced(text), hyperlinks=False, code_theme="ansi_dark"))
 
 
-def steps_table(steps: Iterable[wire.SubStep]) -> Table:
-    """Return the steps for a terminal: sign, id, tool, duration, and the error or the description."""
+def state(execution: wire.ExecutionSummary) -> str:
+    """Return the status of an execution; `paused` for one that somebody paused, whatever else it waits for."""
+    return "paused" if execution.paused_at is not None and execution.completed_at is None else str(execution.status)
+
+
+def steps_table(steps: Iterable[wire.SubStep], tries: Tries = NO_TRIES) -> Table:
+    """Return the steps for a terminal: sign, id, tool, duration, and the error or the description.
+
+    Below each step come its `tries` that did not end well.
+    """
     table = Table(box=None, padding=(0, 1), show_header=False, expand=True)
     table.add_column(width=1)
     table.add_column(no_wrap=True, max_width=24)
@@ -60,25 +71,21 @@ def steps_table(steps: Iterable[wire.SubStep]) -> Table:
     for step in steps:
         sign, style = SIGNS[step.status]
         words = _outcome(step)
-        last = Text(words, style=style) if words else Text(line(step.description, 120))
+        last = Text(words, style=style) if words else Text(_described(step))
         table.add_row(Text(sign, style=style), shown_id(step.task_id), _tool(step), _took(step), last)
+        for number, took, how in attempts_of(step, tries):
+            table.add_row("", "", Text(number, style="bright_black"), took, Text(how, style="bright_black"))
     return table
 
 
-def steps_lines(steps: Sequence[wire.SubStep]) -> list[str]:
-    """Return the steps as aligned plain lines."""
-    return aligned(
-        [
-            [
-                step.status,
-                shown_id(step.task_id),
-                _tool(step),
-                _took(step),
-                _outcome(step) or line(step.description, 120),
-            ]
-            for step in steps
-        ]
-    )
+def steps_lines(steps: Sequence[wire.SubStep], tries: Tries = NO_TRIES) -> list[str]:
+    """Return the steps as aligned plain lines; below each, those of its `tries` that did not end well."""
+    rows = []
+    for step in steps:
+        last = _outcome(step) or _described(step)
+        rows.append([str(step.status), shown_id(step.task_id), _tool(step), _took(step), last])
+        rows += (["", "", *cells] for cells in attempts_of(step, tries))
+    return aligned(rows)
 
 
 def notable(steps: Sequence[wire.SubStep]) -> tuple[list[wire.SubStep], int]:
@@ -91,7 +98,7 @@ def notable(steps: Sequence[wire.SubStep]) -> tuple[list[wire.SubStep], int]:
 
 def headline(execution: wire.ExecutionSummary) -> str:
     """Return how it went in one line: status, time, counts, what it cost."""
-    parts = [_IN_WORDS.get(execution.status, f"{execution.status} in {span(execution.duration_ms)}")]
+    parts = [_IN_WORDS.get(state(execution), f"{execution.status} in {span(execution.duration_ms)}")]
     parts.append(f"{execution.completed_tasks:,} of {counted(execution.total_tasks, 'sub-task')} completed")
     for number, word in (
         (execution.failed_tasks, "failed"),
@@ -116,7 +123,7 @@ def short_id(execution_id: str) -> str:
 
 def styled(execution: wire.ExecutionSummary, text: str) -> Text:
     """Return `text` after the sign of the execution's status, in its colour."""
-    sign, style = SIGNS[execution.status]
+    sign, style = SIGNS[state(execution)]
     return Text(f"{sign} {text}", style=style)
 
 
@@ -129,6 +136,11 @@ def _took(step: wire.SubStep) -> str:
     return span(step.duration_ms) if step.duration_ms is not None else ""
 
 
+def _described(step: wire.SubStep) -> str:
+    again = f" (attempt {step.attempt})" if step.attempt > 1 else ""
+    return f"{line(step.description, 120)}{again}".strip()
+
+
 def _outcome(step: wire.SubStep) -> str:
     """Return what there is to say beside "completed": the error, or why it was not run."""
     error = shown_error(step.error_code, step.error)
@@ -137,7 +149,12 @@ def _outcome(step: wire.SubStep) -> str:
     if step.status in ("skipped", "cancelled", "waiting"):
         why = REASONS.get(step.reason or "", step.reason or "")
         return f"{step.status} {why}".rstrip() + (f" ({error})" if error else "")
-    return error
+    if step.next_attempt_at is None:
+        return error
+    when = f"{clock(step.next_attempt_at)} ({left(step.next_attempt_at)})"
+    if step.status == "running":
+        return f"{line(step.description, 120)} until {when}".lstrip()
+    return f"attempt {step.attempt + 1} at {when} after {error}"
 
 
 def _fenced(text: str) -> str:

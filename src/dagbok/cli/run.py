@@ -7,45 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any
 
-from dagbok.app import Dagbok, Vault, find_owner, make_registry, open_diary
-from dagbok.cli import render, summary
+from dagbok.app import Dagbok, Vault, make_registry, open_diary
+from dagbok.cli import summary
+from dagbok.cli.beside import server_url, told_of_flags
+from dagbok.cli.exit_codes import EXIT_CODES, INTERRUPTED
 from dagbok.cli.log import show_log
 from dagbok.cli.plans import load_plan
-from dagbok.cli.progress import Progress, of_changes, of_execution, print_lines
-from dagbok.cli.terminal import is_terminal, line, note, redact_with, stdout_reserved
+from dagbok.cli.terminal import note, redact_with, stdout_reserved
 from dagbok.cli.validate import check_plan
+from dagbok.cli.watching import Watch, follow, title_of
 from dagbok.cli.words import counted
 from dagbok.client import AsyncClient
-from dagbok.domain.execution import Execution
 from dagbok.domain.ids import ExecutionId
-from dagbok.domain.records import Changes
 from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import Json
-from dagbok.errors import Conflict, DagbokError, DatabaseInUse
+from dagbok.errors import BadInput, Conflict, DagbokError
+from dagbok.service import MAX_DEADLINE_S
 from dagbok.settings import Settings
-
-#: What a script may go by. 2 is for all that kept the plan from running.
-EXIT_CODES: Final = {
-    ExecutionStatus.COMPLETED: 0,
-    ExecutionStatus.FAILED: 1,
-    ExecutionStatus.PARTIAL: 3,
-    ExecutionStatus.WAITING: 4,
-    ExecutionStatus.CANCELLED: 5,
-}
-INTERRUPTED: Final = 130
-
-#: Between two looks at how it comes along.
-_LOOK_S = 0.2
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(slots=True)
@@ -55,21 +38,20 @@ class Asked:
     document: Json
     settings: Settings
     secrets: Vault
-    title: str | None
-    key: str | None  # of idempotency
-    json: bool
+    options: dict[str, Any]  # of the submission, those that are given
     quiet: bool
     flags: dict[str, Any]  # of the engine, as given; a server has its own
 
+    watch: Watch = field(repr=False)
     execution_id: ExecutionId | None = None  # known from the submission on
     server: str | None = None  # the URL of the server that runs it, if any
-    progress: Progress | None = field(default=None, repr=False)
 
 
 def run(
     source: str,
     *,
     title: str | None,
+    deadline: float | None,
     key: str | None,
     json: bool,
     quiet: bool,
@@ -86,13 +68,17 @@ def run(
     """
     secrets = Vault.take(settings)  # what tools start must not inherit them
     redact_with(secrets.redact)
+    if deadline is not None and not 0 < deadline <= MAX_DEADLINE_S:
+        raise BadInput(f"--deadline is {deadline:g}; it is in seconds, more than 0 and at most {MAX_DEADLINE_S:,}.")
     document = load_plan(source, max_bytes=settings.max_plan_bytes)
-    asked = Asked(document, settings, secrets, title, key, json, quiet, flags)
+    given = {"title": title, "deadline_seconds": deadline, "idempotency_key": key}
+    options = {name: value for name, value in given.items() if value is not None}
+    asked = Asked(document, settings, secrets, options, quiet, flags, Watch(quiet=quiet))
     if _asks_first(document):
         summary.print_clarification(document)
         return EXIT_CODES[ExecutionStatus.WAITING]
     show_log(logging.WARNING)
-    asked.server = _server(settings)
+    asked.server = server_url(settings)
     try:
         with stdout_reserved():
             asyncio.run(_on_server(asked, asked.server) if asked.server else _here(asked))
@@ -113,25 +99,6 @@ def _asks_first(document: Json) -> bool:
     return isinstance(document, dict) and document.get("clarification_needed") is True
 
 
-def _server(settings: Settings) -> str | None:
-    """Return where the engine that has the database answers; None: there is none, or it answers to nobody."""
-    owner = find_owner(settings)
-    url = owner.get("url") if owner else None
-    if not owner or not url:
-        return None  # one without a URL is told of by its lock
-    host = owner.get("host")
-    if urlsplit(url).hostname in _LOOPBACK and host not in (None, socket.gethostname()):
-        raise DatabaseInUse(
-            f"The database is in use by a server on {host}, which answers at {url} there alone; run this on {host}, or "
-            "stop it first.",
-            owner=owner,
-        )
-    return url
-
-
-# -- in this process --------------------------------------------------------------------------------------------------
-
-
 async def _here(asked: Asked) -> None:
     settings = asked.settings
     registry = make_registry(settings)
@@ -141,23 +108,20 @@ async def _here(asked: Asked) -> None:
         registry.close()
     async with (
         Dagbok(settings=settings, secrets=asked.secrets, recover=False, command="dagbok run") as dagbok,
-        _says_stopping(settings),
+        says_stopping(settings, asked.watch),
     ):
         unfinished = await asyncio.to_thread(dagbok.service.unfinished)
         if unfinished and not asked.quiet:
             count = counted(len(unfinished), "unfinished execution")
             note(f"{count} from earlier; `dagbok serve` goes on with {'it' if len(unfinished) == 1 else 'them'}.")
-        unsubscribe = dagbok.scheduler.subscribe(_listener(asked))
-        try:
-            submitted = await dagbok.submit(asked.document, title=asked.title, idempotency_key=asked.key)
+        with asked.watch.hearing(dagbok):
+            submitted = await dagbok.submit(asked.document, **asked.options)
             asked.execution_id = submitted.execution_id
             if submitted.replayed:
                 await _worth_showing(dagbok, submitted.execution_id)
-            asked.progress = _progress(asked, submitted.total_tasks)
-            with _shown(asked):
+            asked.watch.add(asked.execution_id, _title(asked), submitted.total_tasks)
+            with asked.watch.shown():
                 await dagbok.service.wait(submitted.execution_id)
-        finally:
-            unsubscribe()
 
 
 async def _worth_showing(dagbok: Dagbok, execution_id: str) -> None:
@@ -167,82 +131,19 @@ async def _worth_showing(dagbok: Dagbok, execution_id: str) -> None:
         raise Conflict(f"An earlier run with this key left execution {execution_id} {row['status']}.")
 
 
-def _listener(asked: Asked) -> Callable[[Execution, Changes], None]:
-    def hear(execution: Execution, changes: Changes) -> None:
-        if asked.progress is not None and execution.id == asked.execution_id:
-            asked.progress.take(of_changes(execution, changes))
-
-    return hear
-
-
-@asynccontextmanager
-async def _says_stopping(settings: Settings) -> AsyncIterator[None]:
-    try:
-        yield
-    except asyncio.CancelledError:
-        note(f"Stopping: what runs has {settings.close_grace_s:g} s to end. Ctrl-C again stops at once.")
-        logging.getLogger("dagbok").setLevel(logging.CRITICAL)  # that things are cut off is no news now
-        raise
-
-
-# -- on a server ------------------------------------------------------------------------------------------------------
-
-
 async def _on_server(asked: Asked, url: str) -> None:
     if not asked.quiet:
         note(f"The server at {url} has the database and runs the plan.")
-        ignored = ", ".join(f"--{name}" for name, value in asked.flags.items() if value)
-        if ignored:
-            note(f"It has its own settings: {ignored} changes nothing here.")
+        told_of_flags(asked.flags)
     async with AsyncClient(url) as client:
-        answer = await client.submit(asked.document, title=asked.title, idempotency_key=asked.key)
+        answer = await client.submit(asked.document, **asked.options)
         asked.execution_id = ExecutionId(answer.execution_id)
-        asked.progress = _progress(asked, answer.total_tasks)
-        with _shown(asked):
-            await _followed(client, asked, asked.progress)
+        asked.watch.add(asked.execution_id, _title(asked), answer.total_tasks)
+        await follow(client, asked.execution_id, asked.watch)
 
 
-async def _followed(client: AsyncClient, asked: Asked, progress: Progress) -> None:
-    """Return once the execution ended or waits for a person. The server tells when; looks in between are for show."""
-    assert asked.execution_id is not None
-    settled = asyncio.ensure_future(client.wait(asked.execution_id))
-    try:
-        while not (asked.quiet or settled.done()):
-            asked_at = time.monotonic()
-            progress.take(of_execution(await client.get(asked.execution_id)))
-            # A large execution takes the server a while to tell; most of its time is for running it.
-            await asyncio.wait([settled], timeout=max(_LOOK_S, 5 * (time.monotonic() - asked_at)))
-        progress.take(of_execution(await settled))
-    finally:
-        settled.cancel()
-        await asyncio.gather(settled, return_exceptions=True)
-
-
-# -- how it comes along -----------------------------------------------------------------------------------------------
-
-
-def _progress(asked: Asked, total: int) -> Progress:
-    title = asked.title or asked.document.get("title") or asked.document.get("original_request") or ""
-    plain = not asked.quiet and not is_terminal(sys.stderr)
-    progress = Progress(total, title=line(str(title)), started_ms=round(time.time() * 1000))
-    if plain:
-        progress.on_lines = lambda lines: print_lines(progress, lines)
-        note(f"{'':7} {' '}{asked.execution_id}  {line(str(title), 100)}".lstrip())
-    return progress
-
-
-def _shown(asked: Asked) -> AbstractContextManager[None]:
-    assert asked.progress is not None
-    if asked.quiet or not is_terminal(sys.stderr):
-        return _nothing()
-    from dagbok.cli.live import drawn
-
-    return drawn(render.console(sys.stderr), asked.progress)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _title(asked: Asked) -> str:
+    return title_of(asked.document, asked.options.get("title")) if isinstance(asked.document, dict) else ""
 
 
 def _interrupted(asked: Asked) -> int:
@@ -251,3 +152,15 @@ def _interrupted(asked: Asked) -> int:
     else:
         note(f"Interrupted. {summary.how_to_go_on(asked.execution_id, asked.server)}")
     return INTERRUPTED
+
+
+@asynccontextmanager
+async def says_stopping(settings: Settings, watch: Watch) -> AsyncIterator[None]:
+    """Say on Ctrl-C what the engine now waits for, if it does; what it cuts off is no news."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if watch.bodies:
+            note(f"Stopping: what runs has {settings.close_grace_s:g} s to end. Ctrl-C again stops at once.")
+        logging.getLogger("dagbok").setLevel(logging.CRITICAL)
+        raise

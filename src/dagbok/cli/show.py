@@ -13,8 +13,9 @@ from rich.text import Text
 from dagbok import wire
 from dagbok.app import open_diary
 from dagbok.cli import render, summary
+from dagbok.cli.attempts import Tries
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
-from dagbok.cli.words import SIGNS, ago, aligned, local, shown_error, shown_id, span
+from dagbok.cli.words import SIGNS, ago, aligned, left, local, shown_error, shown_id, span
 from dagbok.errors import BadInput, NotFound
 from dagbok.service import Diary
 from dagbok.settings import Settings
@@ -58,7 +59,7 @@ def show(which: str, *, json: bool, events: bool, settings: Settings) -> int:
         render.print_json(data)
         return 0
     execution = stopped.execution
-    (_show_on_terminal if is_terminal(sys.stdout) else _show_plain)(execution)
+    (_show_on_terminal if is_terminal(sys.stdout) else _show_plain)(execution, stopped.tries)
     for task_id, prompt in stopped.questions:
         out(f"{shown_id(task_id)} asks: {line(prompt, 500)}")
     if events:
@@ -109,7 +110,8 @@ def find(diary: Diary, which: str) -> str:
 def _list_row(execution: wire.ExecutionSummary) -> list[str]:
     done = f"{execution.completed_tasks}/{execution.total_tasks}"
     created = wire.iso(round(execution.created_at.timestamp() * 1000))
-    return [execution.id, execution.status, done, span(execution.duration_ms), created, line(execution.title, 120)]
+    took = span(execution.duration_ms)
+    return [execution.id, render.state(execution), done, took, created, line(execution.title, 120)]
 
 
 def _list_table(executions: Sequence[wire.ExecutionSummary]) -> Table:
@@ -121,7 +123,7 @@ def _list_table(executions: Sequence[wire.ExecutionSummary]) -> Table:
     table.add_column("took", no_wrap=True, justify="right")
     table.add_column("created", no_wrap=True, justify="right", style="bright_black")
     for execution in executions:
-        sign, style = SIGNS[execution.status]
+        sign, style = SIGNS[render.state(execution)]
         done = Text(f"{execution.completed_tasks:,}/{execution.total_tasks:,}")
         if execution.failed_tasks:
             done.append(f" ✗{execution.failed_tasks:,}", style="red")
@@ -146,6 +148,8 @@ def _facts(execution: wire.Execution) -> list[list[str]]:
         ["request", line(execution.original_request, 500)],
         ["created", f"{local(execution.created_at)} ({ago(execution.created_at)})"],
     ]
+    if execution.completed_at is None:
+        facts += _times(execution)
     if execution.labels:
         facts.append(["labels", line(", ".join(f"{key}={value}" for key, value in execution.labels.items()), 500)])
     if execution.error:
@@ -153,7 +157,19 @@ def _facts(execution: wire.Execution) -> list[list[str]]:
     return facts
 
 
-def _show_on_terminal(execution: wire.Execution) -> None:
+def _times(execution: wire.Execution) -> list[list[str]]:
+    """Return what an unfinished execution waits for, and until when."""
+    facts = []
+    if execution.paused_at is not None:
+        facts.append(["paused", f"{local(execution.paused_at)} ({ago(execution.paused_at)})"])
+    if execution.deadline_at is not None:
+        facts.append(["deadline", f"{local(execution.deadline_at)} ({left(execution.deadline_at)})"])
+    if execution.wake_at is not None:
+        facts.append(["due", f"{local(execution.wake_at)} ({left(execution.wake_at)})"])
+    return facts
+
+
+def _show_on_terminal(execution: wire.Execution, tries: Tries) -> None:
     screen = render.console(sys.stdout)
     screen.print(render.styled(execution, line(execution.title)))
     table = Table.grid(padding=(0, 2))
@@ -163,15 +179,15 @@ def _show_on_terminal(execution: wire.Execution) -> None:
         table.add_row(name, Text(value))
     screen.print(table)
     screen.print()
-    screen.print(render.steps_table(execution.sub_steps))
+    screen.print(render.steps_table(execution.sub_steps, tries))
 
 
-def _show_plain(execution: wire.Execution) -> None:
+def _show_plain(execution: wire.Execution, tries: Tries) -> None:
     out(line(execution.title))
     for row in aligned(_facts(execution)):
         out(row)
     out()
-    for row in render.steps_lines(execution.sub_steps):
+    for row in render.steps_lines(execution.sub_steps, tries):
         out(row)
 
 

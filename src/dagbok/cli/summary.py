@@ -16,11 +16,15 @@ from rich.text import Text
 from dagbok import wire
 from dagbok.app import model_hint
 from dagbok.cli import render
+from dagbok.cli.attempts import Tries
 from dagbok.cli.terminal import clean, is_terminal, line, note
 from dagbok.cli.words import counted, shown_error, shown_id
 from dagbok.domain.states import ExecutionStatus
 from dagbok.service import Diary
 from dagbok.settings import Settings
+
+#: Task id and prompt of each question that waits.
+Questions = list[tuple[str, str]]
 
 
 @dataclass
@@ -28,7 +32,8 @@ class Stopped:
     """An execution as its rows have it, and the questions it waits for."""
 
     json: bytes
-    questions: list[tuple[str, str]]  # task id, prompt
+    questions: Questions
+    tries: Tries  # that did not end well, by task id
 
     @cached_property
     def execution(self) -> wire.Execution:
@@ -39,8 +44,13 @@ class Stopped:
 def load(diary: Diary, execution_id: str) -> Stopped:
     """Return an execution with all results whole. Raises NotFound."""
     row, steps = diary.details(execution_id, whole=True)
-    questions = diary.reader.open_questions(execution_id) if row["status"] == ExecutionStatus.WAITING else []
-    return Stopped(wire.execution_json(row, steps), [(q["task_id"], q["prompt"]) for q in questions])
+    asked = questions(diary, execution_id) if row["status"] == ExecutionStatus.WAITING else []
+    return Stopped(wire.execution_json(row, steps), asked, {step["task_id"]: step["attempts"] for step in steps})
+
+
+def questions(diary: Diary, execution_id: str) -> Questions:
+    """Return task id and prompt of each question that an execution waits for."""
+    return [(row["task_id"], row["prompt"]) for row in diary.reader.open_questions(execution_id)]
 
 
 def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool) -> None:
@@ -64,12 +74,16 @@ def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool) -> No
     else:
         print_error(execution)
         note(render.headline(execution))
-    for task_id, prompt in stopped.questions:
-        note(f"  {shown_id(task_id)} asks: {line(prompt, 500)}")
+    for words in _asks(stopped.questions):
+        note(words)
     short = execution.id if not fancy else render.short_id(execution.id)
     note(f"{execution.id} in {database_name(settings)}")
     note(f"Next: `{command(settings, 'show', short)}`, `{command(settings, 'list')}`")
     _print_hint(execution)
+
+
+def _asks(asked: Questions) -> list[str]:
+    return [f"  {shown_id(task_id)} asks: {line(prompt, 500)}" for task_id, prompt in asked]
 
 
 def print_error(execution: wire.Execution) -> None:

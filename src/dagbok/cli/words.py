@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from dagbok.cli.terminal import line
 from dagbok.domain.ids import SYNTHESIS
 
-#: Sign and Rich style of each status, of executions and sub-steps alike.
+#: Sign and Rich style of each status, of executions and sub-steps alike; a paused execution is seen to be one.
 SIGNS = {
     "completed": ("✓", "green"),
     "failed": ("✗", "red"),
@@ -18,12 +18,14 @@ SIGNS = {
     "cancelled": ("⊘", "bright_black"),
     "running": ("▶", "cyan"),
     "pending": ("·", "bright_black"),
+    "paused": ("‖", "yellow"),
 }
 
 REASONS = {
     "dependency_failed": "because a dependency failed",
     "chosen": "by choice of the plan",
     "cancelled": "on request",
+    "deadline": "because the deadline passed",
     "store_rejected": "because the database refused its data",
     "human": "for an answer",
     "outcome_unknown": "for a person to say whether it happened",
@@ -54,6 +56,26 @@ def ago(moment: datetime) -> str:
 def local(moment: datetime) -> str:
     """Return a time in the zone of this machine."""
     return moment.astimezone().isoformat(sep=" ", timespec="milliseconds")
+
+
+def clock(moment: datetime) -> str:
+    """Return a time of this machine to the second; the day too, if it is another one."""
+    moment = moment.astimezone()
+    today = moment.date() == datetime.now(UTC).astimezone().date()
+    return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
+
+
+def left(moment: datetime) -> str:
+    """Return how far a time is from now: "in 4.2 s", "now" if it is here, "3 m ago"."""
+    ms = (moment - datetime.now(UTC)).total_seconds() * 1000
+    if ms > 0:
+        return f"in {span(ms)}"
+    return "now" if ms > -1000 else ago(moment)
+
+
+def of_ms(time_ms: int) -> datetime:
+    """Return the time of UTC milliseconds since 1970."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC)
 
 
 def counted(number: int, what: str, several: str = "") -> str:

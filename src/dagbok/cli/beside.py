@@ -1,0 +1,41 @@
+"""The engine that has the database already, if there is one: a server is asked, any other is named."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from dagbok.app import find_owner
+from dagbok.cli.terminal import note
+from dagbok.errors import DatabaseInUse
+from dagbok.settings import Settings
+
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def server_url(settings: Settings) -> str | None:
+    """Return where the engine that has the database answers; None: there is none, or it answers to nobody.
+
+    Raises:
+        DatabaseInUse: It answers on another computer, to that alone.
+    """
+    owner = find_owner(settings)
+    url = owner.get("url") if owner else None
+    if not owner or not url:
+        return None  # one without a URL is told of by its lock
+    host = owner.get("host")
+    if urlsplit(url).hostname in _LOOPBACK and host not in (None, socket.gethostname()):
+        raise DatabaseInUse(
+            f"The database is in use by a server on {host}, which answers at {url} there alone; run this on {host}, or "
+            "stop it first.",
+            owner=owner,
+        )
+    return url
+
+
+def told_of_flags(flags: Mapping[str, Any]) -> None:
+    """Say which flags a server, which has settings of its own, does not heed."""
+    if ignored := ", ".join(f"--{name}" for name, value in flags.items() if value):
+        note(f"It has its own settings: {ignored} changes nothing here.")
