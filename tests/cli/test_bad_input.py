@@ -32,6 +32,9 @@ CASES: dict[str, tuple[list[str], str]] = {
     "a deadline in the past": (["run", "good.json", "--deadline", "-1"], "--deadline is -1; it is in seconds"),
     "a deadline that is no time": (["run", "good.json", "--deadline", "nan"], "--deadline is nan"),
     "a deadline that is no number": (["run", "good.json", "--deadline", "soon"], "Invalid value for '--deadline'"),
+    "cancel of nothing": (["cancel"], "Missing argument"),
+    "a name that is no text": (["cancel", "latest", "--by", "a\udcff"], "Give another with --by."),
+    "pause where nothing is": (["pause", "latest", "-d", "sqlite:///other.db"], "There is no diary at"),
     "no server but here": (["serve", "--host", "0.0.0.0", "--port", "0"], "--insecure"),
 }
 

@@ -14,6 +14,8 @@ import pytest
 from cli.program import Project, make_project, task
 from dagbok import __version__
 
+COMMANDS = ("run", "pause", "cancel", "validate", "serve", "list", "show", "tools", "db")
+
 HELP = """
 import sys
 from dagbok.cli.main import main
@@ -116,7 +118,7 @@ def test_help_is_quick_and_loads_nothing_heavy(project: Project) -> None:
         start = time.perf_counter()
         done = project.run("--help")
         took.append(time.perf_counter() - start)
-    assert all(command in done.stdout for command in ("run", "validate", "serve", "list", "show", "tools", "db"))
+    assert all(command in done.stdout for command in COMMANDS)
     assert statistics.median(took) < 0.6, "0.3 s on a quiet machine"
     loaded = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True).stdout.split()
     heavy = {"fastapi", "sqlalchemy", "pydantic_ai", "pydantic", "httpx2", "uvicorn", "alembic", "rich", "asyncio"}

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from dagbok.app import find_owner
-from dagbok.cli.terminal import note
+from dagbok.cli.terminal import clean, line, note
 from dagbok.errors import DatabaseInUse
 from dagbok.settings import Settings
 
@@ -33,6 +33,13 @@ def server_url(settings: Settings) -> str | None:
             owner=owner,
         )
     return url
+
+
+def owner_words(owner: Mapping[str, Any]) -> str:
+    """Return how people know an engine: "process 4711 (dagbok run)"."""
+    pid = f"process {owner['pid']}" if "pid" in owner else "another process"
+    elsewhere = f" on {line(owner['host'], 60)}" if owner.get("host") not in (None, socket.gethostname()) else ""
+    return clean(f"{pid}{elsewhere} ({line(str(owner.get('command', 'unknown')), 60)})")
 
 
 def told_of_flags(flags: Mapping[str, Any]) -> None:

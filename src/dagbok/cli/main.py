@@ -32,7 +32,7 @@ ERROR_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
 
 _HELP: Final = """Run plans of AI agents as DAGs and keep a durable diary of every step.
 
-Exit codes of run: 0 completed, 1 failed, 3 partial, 4 waiting for a person, 5 cancelled,
+Exit codes of run: 0 completed, 1 failed, 3 partial, 4 waiting for a person or paused, 5 cancelled,
 2 it could not be run, 130 interrupted."""
 
 # Help without markup: the same on a terminal and in a pipe, and nothing but text to load.
@@ -58,6 +58,8 @@ Model = Annotated[str | None, typer.Option(metavar="MODEL", help="PROVIDER:MODEL
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ExecutionJson = Annotated[bool, typer.Option("--json", help="Print the whole execution as one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result, and errors.")]
+Execution = Annotated[str, typer.Argument(metavar="ID", help="An id, the start of one, or latest.")]
+By = Annotated[str | None, typer.Option(metavar="NAME", help="Who asks, for the diary [your login name].")]
 
 
 @app.callback(invoke_without_command=True)
@@ -95,6 +97,18 @@ def run(
             settings=settings, flags=flags,
         )
     )  # fmt: skip
+
+
+@app.command()
+def pause(execution: Execution, by: By = None, json: ExecutionJson = False, database: Database = None) -> None:
+    """Begin no more steps of an execution; those that run end."""
+    _ask("pause", execution, by, json=json, database=database)
+
+
+@app.command()
+def cancel(execution: Execution, by: By = None, json: ExecutionJson = False, database: Database = None) -> None:
+    """End an execution; what runs is cut off."""
+    _ask("cancel", execution, by, json=json, database=database)
 
 
 @app.command()
@@ -198,6 +212,13 @@ def main() -> None:
     prepare()
     with _told():
         app(prog_name="dagbok")
+
+
+def _ask(kind: str, execution: str, by: str | None, *, json: bool, database: str | None) -> None:
+    settings = _settings(database_url=database)
+    from dagbok.cli.asking import ask, who_asks
+
+    raise typer.Exit(ask(kind, execution, by=who_asks(by), json=json, settings=settings))
 
 
 def _settings(**flags: Any) -> Settings:
