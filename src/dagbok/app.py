@@ -20,7 +20,7 @@ from dagbok import wire
 from dagbok.cluster.alone import Commander as Commander  # for those who may not look into `cluster`
 from dagbok.cluster.local import LocalWorker
 from dagbok.domain.call import Call
-from dagbok.domain.ids import SYNTHESIS_TOOL
+from dagbok.domain.ids import SYNTHESIS_TOOL, ExecutionId
 from dagbok.domain.plan import Plan
 from dagbok.domain.records import Changes
 from dagbok.domain.retry import Policy
@@ -129,6 +129,7 @@ class Dagbok:
         self._command = command or Path(sys.argv[0] or "python").name
         self._stack = AsyncExitStack()
         self._service: Service | None = None
+        self._worker: LocalWorker | None = None
 
     @property
     def service(self) -> Service:
@@ -286,6 +287,16 @@ class Dagbok:
     ) -> None:
         """Answer the question of a sub-step, and return once its execution goes on with that; see `Service.answer`."""
         await self._asked(self.service.answer(execution_id, task_id, answer, by=by), execution_id)
+
+    async def take_over(self, *execution_ids: str) -> Sequence[str]:
+        """Go on with unfinished executions that nobody runs; return those that now run here.
+
+        For an engine that was opened with `recover=False`. One that needs a tool which is not known here stays as it
+        is, with a warning.
+        """
+        if self._worker is None:
+            raise Misconfigured("This engine is not open; use it as `async with Dagbok(...) as dagbok:`.")
+        return await self._worker.take_over(map(ExecutionId, execution_ids))
 
     async def cancel(self, execution_id: str, *, by: str | None = None) -> wire.Execution:
         """End an execution and return it: what runs of it is cut off, what waits does not begin.

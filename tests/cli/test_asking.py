@@ -44,6 +44,7 @@ def test_another_process_that_runs_it_applies_both(on_both: Project) -> None:
     assert (process.returncode, out) == (4, "")
     assert re.search(r"s  paused     what runs ends by itself, and nothing more begins\n", err)
     assert "paused, 2 of 3 sub-tasks completed" in err
+    assert f"Next: `dagbok resume {id}" in err
     shown = project.call("show", id).stdout
     assert re.search(r"^status +paused, 2 of 3", shown, re.MULTILINE)
     assert re.search(r"^paused +\d{4}-.* ago\)$", shown, re.MULTILINE)

@@ -35,6 +35,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "cancel of nothing": (["cancel"], "Missing argument"),
     "a name that is no text": (["cancel", "latest", "--by", "a\udcff"], "Give another with --by."),
     "pause where nothing is": (["pause", "latest", "-d", "sqlite:///other.db"], "There is no diary at"),
+    "resume where nothing is": (["resume", "-d", "sqlite:///other.db"], "There is no diary at"),
     "no server but here": (["serve", "--host", "0.0.0.0", "--port", "0"], "--insecure"),
 }
 

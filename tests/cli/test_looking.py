@@ -14,7 +14,7 @@ import pytest
 from cli.program import Project, make_project, task
 from dagbok import __version__
 
-COMMANDS = ("run", "pause", "cancel", "validate", "serve", "list", "show", "tools", "db")
+COMMANDS = ("run", "resume", "pause", "cancel", "validate", "serve", "list", "show", "tools", "db")
 
 HELP = """
 import sys

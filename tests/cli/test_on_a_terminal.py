@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cli.program import Project, task
+from cli.program import Project, id_in, kill, read_until, task
 
 #: What Rich itself writes: colours and styles, cursor up, erase line, hide and show the cursor.
 OURS = re.compile(r"\x1b\[(?:[\d;]*m|\d*A|\d*G|2K|1A|\?25[lh])|\r")
@@ -80,3 +80,36 @@ def test_lists_fit_a_narrow_terminal(project: Project) -> None:
     lines = OURS.sub("", seen).splitlines()
     assert max(map(len, lines)) <= 60
     assert re.search(r"✓ +[0-9a-f-]{18} +A title", lines[1])
+
+
+def test_several_executions_are_a_line_each(project: Project) -> None:
+    for file in ("a", "b"):
+        process = project.start("run", project.plan(task(1, "gate", file=file), title=f"Gate [b]{file}[/b]"))
+        read_until(process, "started")
+        kill(process)
+    project.open("a")
+    code, seen = project.on_terminal("resume", press="\x03", at="1/2 executions")
+    plain = OURS.sub("", seen)
+    assert code == 130
+    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] +[0-9a-f-]{18} +Gate \[b\]b\[/b\] +0/1 +1  gate  half way there", plain)
+    assert re.search(r"✓ +[0-9a-f-]{18} +Gate \[b\]a\[/b\] +1/1 +completed", plain)
+    assert re.search(r"Interrupted\. `dagbok resume( -d \S+)?` goes on\.", plain)
+    assert "\x1b" not in plain
+    project.open("b")
+    code, seen = project.on_terminal("resume")
+    assert code == 0
+    assert re.search(r"✓ [0-9a-f-]{18}  Gate \[b\]b\[/b\]: completed in ", OURS.sub("", seen))
+
+
+def test_a_pause_from_elsewhere_is_seen_and_what_goes_on_named(project: Project) -> None:
+    process = project.start("run", project.plan(task(1, "gate", file="a"), task(2, "say", 1, text="x")))
+    id = id_in(read_until(process, "started"))
+    kill(process)
+    assert project.run("pause", id).returncode == 0
+    _, seen = project.on_terminal("list")
+    assert re.search(r"‖ +[0-9a-f-]{18} ", OURS.sub("", seen))
+    _, seen = project.on_terminal("show", id)
+    assert re.search(r"status +paused, 0 of 2", OURS.sub("", seen))
+    project.open("a")
+    code, seen = project.on_terminal("resume", id)
+    assert (code, "✓ completed in " in OURS.sub("", seen)) == (0, True)

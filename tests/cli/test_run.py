@@ -85,12 +85,8 @@ def test_ctrl_c_leaves_the_execution_in_the_diary_and_says_who_goes_on(project: 
     assert (process.returncode, out) == (130, "")
     id = re.search(r"dag-exec_[0-9a-f-]{36}", err)
     assert id is not None
-    assert "dagbok serve" in err
+    assert f"`dagbok resume {id[0]}" in err
     assert "Traceback" not in err
-    # Another run recovers nothing, and names it.
-    other = project.run("run", project.plan(task(1, "say", text="x")))
-    assert (other.returncode, other.stdout) == (0, "x\n")
-    assert "1 unfinished execution from earlier; `dagbok serve` goes on with it." in other.stderr
     assert json.loads(project.call("show", id[0], "--json").stdout)["status"] == "running"
     # A server goes on with it.
     with project.serving() as url, Client(url) as client:
@@ -173,4 +169,4 @@ def test_a_key_whose_run_was_interrupted_says_where_it_stands(project: Project) 
     again = project.run("run", plan, "--idempotency-key", "today")
     assert again.returncode == 2
     assert "An earlier run with this key left execution dag-exec_" in again.stderr
-    assert "`dagbok serve`" in again.stderr
+    assert "`dagbok resume dag-exec_" in again.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from dagbok.domain.states import ExecutionStatus
@@ -14,3 +15,14 @@ EXIT_CODES: Final = {
     ExecutionStatus.CANCELLED: 5,
 }
 INTERRUPTED: Final = 130
+#: Something keeps an execution from running here.
+UNUSABLE: Final = 2
+
+
+def of_several(statuses: Iterable[ExecutionStatus]) -> int:
+    """Return the code of several executions: 0 if all completed, else that of the worst.
+
+    One that could not be run here (it has neither ended nor waits) counts most.
+    """
+    codes = {EXIT_CODES.get(status, UNUSABLE) for status in statuses}
+    return next((code for code in (UNUSABLE, 1, 3, 5, 4) if code in codes), 0)

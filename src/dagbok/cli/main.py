@@ -32,8 +32,8 @@ ERROR_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
 
 _HELP: Final = """Run plans of AI agents as DAGs and keep a durable diary of every step.
 
-Exit codes of run: 0 completed, 1 failed, 3 partial, 4 waiting for a person or paused, 5 cancelled,
-2 it could not be run, 130 interrupted."""
+Exit codes of run and resume: 0 completed, 1 failed, 3 partial, 4 waiting for a person or paused,
+5 cancelled, 2 it could not be run, 130 interrupted."""
 
 # Help without markup: the same on a terminal and in a pipe, and nothing but text to load.
 app = typer.Typer(
@@ -97,6 +97,30 @@ def run(
             settings=settings, flags=flags,
         )
     )  # fmt: skip
+
+
+@app.command()
+def resume(
+    execution: Annotated[
+        str | None, typer.Argument(metavar="ID", help="An id, the start of one, or latest; none: all unfinished.")
+    ] = None,
+    by: By = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the execution as one JSON document; without ID a list of them.")
+    ] = False,
+    quiet: Quiet = False,
+    database: Database = None,
+    tools: Tools = None,
+    workspace: Workspace = None,
+    model: Model = None,
+) -> None:
+    """Go on with what was interrupted, or with one that is paused. A server goes on by itself."""
+    flags = {"tools": tools, "workspace": workspace, "model": model}
+    settings = _settings(database_url=database, **flags)
+    from dagbok.cli.asking import who_asks
+    from dagbok.cli.resume import resume as command
+
+    raise typer.Exit(command(execution, by=who_asks(by), json=json, quiet=quiet, settings=settings, flags=flags))
 
 
 @app.command()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dagbok.app import Dagbok, Vault, make_registry, open_diary
-from dagbok.cli import summary
+from dagbok.cli import summary, unfinished
 from dagbok.cli.beside import server_url, told_of_flags
 from dagbok.cli.exit_codes import EXIT_CODES, INTERRUPTED
 from dagbok.cli.log import show_log
@@ -21,7 +21,6 @@ from dagbok.cli.plans import load_plan
 from dagbok.cli.terminal import note, redact_with, stdout_reserved
 from dagbok.cli.validate import check_plan
 from dagbok.cli.watching import Watch, follow, title_of
-from dagbok.cli.words import counted
 from dagbok.client import AsyncClient
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.states import ExecutionStatus
@@ -86,7 +85,7 @@ def run(
         return _interrupted(asked)
     except DagbokError as exc:
         if asked.execution_id is not None:
-            exc.message += f" {summary.how_to_go_on(asked.execution_id, asked.server)}"
+            exc.message += f" {summary.how_to_go_on(asked.execution_id, asked.server, settings, flags)}"
         raise
     assert asked.execution_id is not None
     with open_diary(settings) as diary:
@@ -110,10 +109,8 @@ async def _here(asked: Asked) -> None:
         Dagbok(settings=settings, secrets=asked.secrets, recover=False, command="dagbok run") as dagbok,
         says_stopping(settings, asked.watch),
     ):
-        unfinished = await asyncio.to_thread(dagbok.service.unfinished)
-        if unfinished and not asked.quiet:
-            count = counted(len(unfinished), "unfinished execution")
-            note(f"{count} from earlier; `dagbok serve` goes on with {'it' if len(unfinished) == 1 else 'them'}.")
+        if not asked.quiet:
+            await asyncio.to_thread(unfinished.name_all, dagbok.service, settings, asked.flags)
         with asked.watch.hearing(dagbok):
             submitted = await dagbok.submit(asked.document, **asked.options)
             asked.execution_id = submitted.execution_id
@@ -150,7 +147,7 @@ def _interrupted(asked: Asked) -> int:
     if asked.execution_id is None:
         note("Interrupted before anything was stored.")
     else:
-        note(f"Interrupted. {summary.how_to_go_on(asked.execution_id, asked.server)}")
+        note(f"Interrupted. {summary.how_to_go_on(asked.execution_id, asked.server, asked.settings, asked.flags)}")
     return INTERRUPTED
 
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,8 @@ from dagbok import wire
 from dagbok.app import model_hint
 from dagbok.cli import render
 from dagbok.cli.attempts import Tries
-from dagbok.cli.terminal import clean, is_terminal, line, note
-from dagbok.cli.words import counted, shown_error, shown_id
+from dagbok.cli.terminal import clean, is_terminal, line, note, out
+from dagbok.cli.words import aligned, counted, shown_error, shown_id
 from dagbok.domain.states import ExecutionStatus
 from dagbok.service import Diary
 from dagbok.settings import Settings
@@ -46,6 +47,11 @@ def load(diary: Diary, execution_id: str) -> Stopped:
     row, steps = diary.details(execution_id, whole=True)
     asked = questions(diary, execution_id) if row["status"] == ExecutionStatus.WAITING else []
     return Stopped(wire.execution_json(row, steps), asked, {step["task_id"]: step["attempts"] for step in steps})
+
+
+def brief(diary: Diary, execution_id: str) -> wire.ExecutionSummary:
+    """Return an execution without its sub-steps. Raises NotFound."""
+    return wire.ExecutionSummary.read(wire.execution_json(diary.execution(execution_id)))
 
 
 def questions(diary: Diary, execution_id: str) -> Questions:
@@ -78,8 +84,25 @@ def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool) -> No
         note(words)
     short = execution.id if not fancy else render.short_id(execution.id)
     note(f"{execution.id} in {database_name(settings)}")
-    note(f"Next: `{command(settings, 'show', short)}`, `{command(settings, 'list')}`")
+    next_ = [("show", short), ("list",)]
+    if render.state(execution) == "paused":
+        next_.insert(0, ("resume", short))
+    note(f"Next: {', '.join(f'`{command(settings, *words)}`' for words in next_)}")
     _print_hint(execution)
+
+
+def show_several(executions: Sequence[wire.ExecutionSummary], asked: Mapping[str, Questions]) -> None:
+    """Write a line for each of several executions to stdout, and below it what it asks (`asked`, by id)."""
+    fancy = is_terminal(sys.stdout)
+    rows = aligned([[execution.id, render.headline(execution), line(execution.title, 80)] for execution in executions])
+    for execution, row in zip(executions, rows, strict=True):
+        if fancy:
+            words = f"{render.short_id(execution.id)}  {line(execution.title, 60)}: {render.headline(execution)}"
+            render.console(sys.stdout).print(render.styled(execution, words))
+        else:
+            out(row)
+        for words in _asks(asked.get(execution.id, [])):
+            out(words)
 
 
 def _asks(asked: Questions) -> list[str]:
@@ -98,15 +121,16 @@ def print_clarification(document: dict[str, Any]) -> None:
     note(f"The agent asks first, and nothing runs: {line(str(query or '(no question given)'), 2000)}")
 
 
-def how_to_go_on(execution_id: str, server: str | None) -> str:
-    """Return what becomes of an execution that this process leaves."""
+def how_to_go_on(execution_id: str, server: str | None, settings: Settings, flags: Mapping[str, Any]) -> str:
+    """Return what becomes of an execution that this process leaves; `flags` are those of its engine."""
     if server:
-        return f"{execution_id} is in the diary; the server goes on with it, and `dagbok show` tells how far it is."
-    return f"{execution_id} stays in the diary as it is; `dagbok serve` (or the library) goes on with it."
+        show = command(settings, "show", execution_id)
+        return f"{execution_id} is in the diary; the server goes on with it, and `{show}` tells how far it is."
+    return f"{execution_id} stays in the diary; `{command(settings, 'resume', execution_id, flags=flags)}` goes on."
 
 
-def command(settings: Settings, *words: str) -> str:
-    """Return a command that works where this one did: same program, same database."""
+def command(settings: Settings, *words: str, flags: Mapping[str, Any] | None = None) -> str:
+    """Return a command that works where this one did: same program, same database, and the `flags` of the engine."""
     program = "dagbok"
     called = Path(sys.argv[0])
     if called.name == program and shutil.which(program) is None and called.is_file():
@@ -114,7 +138,14 @@ def command(settings: Settings, *words: str) -> str:
     url = settings.database_url
     known = os.environ.get("DAGBOK_DATABASE_URL", Settings.model_fields["database_url"].default)
     database = ["-d", url] if url != known and url == database_name(settings) else []  # no password on a screen
-    return clean(shlex.join([program, *words, *database]))
+    given = [
+        part
+        for name, value in (flags or {}).items()
+        for one in (value if isinstance(value, list) else [value])
+        if one
+        for part in (f"--{name}", str(one))
+    ]
+    return clean(shlex.join([program, *words, *given, *database]))
 
 
 def database_name(settings: Settings) -> str:

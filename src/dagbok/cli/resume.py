@@ -1,0 +1,201 @@
+"""`dagbok resume`: goes on, in this process, with what earlier ones left; of a paused execution, also with its pause.
+
+With an id it looks and ends like `dagbok run`. Without one it takes all that is unfinished and not paused. Beside a
+server, which goes on by itself, it only lifts a pause and follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dagbok import wire
+from dagbok.app import Dagbok, Vault, find_owner, open_commands, open_diary
+from dagbok.cli import render, summary, unfinished
+from dagbok.cli.asking import Wish, deliver
+from dagbok.cli.beside import owner_words, server_url, told_of_flags
+from dagbok.cli.exit_codes import EXIT_CODES, INTERRUPTED, UNUSABLE, of_several
+from dagbok.cli.log import show_log
+from dagbok.cli.progress import of_execution
+from dagbok.cli.run import says_stopping
+from dagbok.cli.show import find
+from dagbok.cli.terminal import note, redact_with, stdout_reserved
+from dagbok.cli.watching import Watch, follow
+from dagbok.client import AsyncClient
+from dagbok.domain.records import Page
+from dagbok.domain.states import EXECUTION_ENDED
+from dagbok.errors import Conflict, DagbokError, Misconfigured
+from dagbok.service import Diary
+from dagbok.settings import Settings
+
+
+@dataclass(slots=True)
+class Asked:
+    """What the command line asks for."""
+
+    settings: Settings
+    secrets: Vault
+    by: str | None
+    json: bool
+    quiet: bool
+    flags: dict[str, Any]  # of the engine, as given; a server has its own
+
+    watch: Watch = field(repr=False)
+
+
+def resume(
+    which: str | None, *, by: str | None, json: bool, quiet: bool, settings: Settings, flags: dict[str, Any]
+) -> int:
+    """Go on with one execution, or with everything unfinished; return the exit code.
+
+    Raises:
+        NotFound, BadInput, Conflict: There is no such execution, or it has ended.
+        Misconfigured, StoreError: It cannot go on here; the message says why.
+    """
+    secrets = Vault.take(settings)  # what tools start must not inherit them
+    redact_with(secrets.redact)
+    show_log(logging.WARNING)
+    asked = Asked(settings, secrets, by, json, quiet, flags, Watch(quiet=quiet, several=which is None))
+    return _everything(asked) if which is None else _one(asked, which)
+
+
+# -- one --------------------------------------------------------------------------------------------------------------
+
+
+def _one(asked: Asked, which: str) -> int:
+    settings = asked.settings
+    with open_commands(settings, asked.secrets, command="dagbok resume") as (diary, commander):
+        execution_id = find(diary, which)
+        row = diary.execution(execution_id)
+        if row["status"] in EXECUTION_ENDED:
+            show = summary.command(settings, "show", execution_id)
+            raise Conflict(f"Execution {execution_id} is {row['status']} already; `{show}` shows what came of it.")
+        paused = row["paused_at"] is not None
+        _watch(asked, diary, execution_id)  # before anything changes: all that does is news
+        url = server_url(settings)
+        if paused and (owner := find_owner(settings)) is not None:
+            if not deliver(commander, settings, Wish(execution_id, "resume", asked.by)):
+                return 0
+            if url is None:
+                note(f"{execution_id} is not paused any more; {owner_words(owner)} has the database and goes on.")
+                return 0
+    work = _follow(asked, execution_id, url) if url else _go_on(asked, execution_id, paused=paused)
+    how = summary.how_to_go_on(execution_id, url, settings, asked.flags)
+    if not _ran(work, how):
+        return INTERRUPTED
+    with open_diary(settings) as diary:
+        stopped = summary.load(diary, execution_id)
+    summary.show(stopped, settings, json=asked.json, quiet=asked.quiet)
+    return EXIT_CODES.get(stopped.execution.status, UNUSABLE)
+
+
+async def _go_on(asked: Asked, execution_id: str, *, paused: bool) -> None:
+    async with _engine(asked) as dagbok, says_stopping(asked.settings, asked.watch):
+        if tools := await asyncio.to_thread(unfinished.unknown_tools, dagbok.service, execution_id):
+            raise Misconfigured(unfinished.told_of_tools(execution_id, tools))
+        with asked.watch.hearing(dagbok), asked.watch.shown():
+            if paused:
+                await dagbok.service.resume(execution_id, by=asked.by)
+            await dagbok.take_over(execution_id)
+            await dagbok.service.wait(execution_id)
+
+
+async def _follow(asked: Asked, execution_id: str, url: str) -> None:
+    if not asked.quiet:
+        note(f"The server at {url} has the database and runs it.")
+        told_of_flags(asked.flags)
+    async with AsyncClient(url) as client:
+        await follow(client, execution_id, asked.watch)
+
+
+# -- everything -------------------------------------------------------------------------------------------------------
+
+
+def _everything(asked: Asked) -> int:
+    settings = asked.settings
+    with open_diary(settings) as diary:
+        rows = unfinished.rows(diary)
+        wanted = [row["id"] for row in rows if row["paused_at"] is None]
+        able = [row["id"] for row in rows if unfinished.goes_on(row)]
+        url = server_url(settings)
+        if not rows:
+            note("Nothing is unfinished.")
+        elif url:
+            note(f"The server at {url} has the database, and goes on with all that is unfinished by itself.")
+        if not asked.quiet:
+            _tell_paused(asked, [row["id"] for row in rows if row["paused_at"] is not None])
+    if url or not rows:
+        wanted = able = []
+    if able and not _ran(_go_on_with_all(asked, able), f"`{_again(asked)}` goes on."):
+        return INTERRUPTED
+    with open_diary(settings) as diary:
+        briefs = [summary.brief(diary, id) for id in wanted]
+        questions = {id: summary.questions(diary, id) for id in wanted}
+        if asked.json:
+            page = Page([diary.execution(id) for id in wanted], len(wanted), len(wanted), 0)
+            render.print_json(wire.executions_json(page))
+    if not asked.json:
+        summary.show_several(briefs, questions)
+        if briefs and not asked.quiet:
+            note(f"Next: `{summary.command(settings, 'show', 'ID')}`, `{summary.command(settings, 'list')}`")
+    return of_several(execution.status for execution in briefs)
+
+
+def _tell_paused(asked: Asked, paused: Sequence[str]) -> None:
+    if not paused:
+        return
+    named = ", ".join(map(render.short_id, paused[:5])) + (", ..." if len(paused) > 5 else "")
+    are = "1 execution is paused and stays so" if len(paused) == 1 else f"{len(paused):,} executions are paused"
+    note(f"{are}; `{summary.command(asked.settings, 'resume', 'ID')}` goes on with one: {named}")
+
+
+async def _go_on_with_all(asked: Asked, execution_ids: Sequence[str]) -> None:
+    """Go on with executions until each has ended or waits for a person; one that fails to lets the others go on."""
+    async with _engine(asked) as dagbok, says_stopping(asked.settings, asked.watch):
+        able = []
+        for execution_id in execution_ids:
+            if tools := await asyncio.to_thread(unfinished.unknown_tools, dagbok.service, execution_id):
+                note(f"dagbok: {unfinished.told_of_tools(execution_id, tools)}")
+            else:
+                able.append(execution_id)
+                await asyncio.to_thread(_watch, asked, dagbok.service, execution_id)
+        with asked.watch.hearing(dagbok), asked.watch.shown():
+            taken = await dagbok.take_over(*able)
+            waits = (dagbok.service.wait(execution_id) for execution_id in taken)
+            outcomes = await asyncio.gather(*waits, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+def _again(asked: Asked) -> str:
+    return summary.command(asked.settings, "resume", flags=asked.flags)
+
+
+# -- both -------------------------------------------------------------------------------------------------------------
+
+
+def _engine(asked: Asked) -> Dagbok:
+    return Dagbok(settings=asked.settings, secrets=asked.secrets, recover=False, command="dagbok resume")
+
+
+def _watch(asked: Asked, diary: Diary, execution_id: str) -> None:
+    execution = wire.Execution.read(wire.execution_json(*diary.details(execution_id)))
+    asked.watch.add(execution_id, execution.title, execution.total_tasks, of_execution(execution))
+
+
+def _ran(work: Coroutine[Any, Any, None], how_to_go_on: str) -> bool:
+    """Do `work`; return False if it was interrupted, with the words how to go on."""
+    try:
+        with stdout_reserved():
+            asyncio.run(work)
+    except KeyboardInterrupt:
+        note(f"Interrupted. {how_to_go_on}")
+        return False
+    except DagbokError as exc:
+        exc.message += f" {how_to_go_on}" if not isinstance(exc, Misconfigured) else ""
+        raise
+    return True

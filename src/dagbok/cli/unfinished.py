@@ -1,0 +1,78 @@
+"""What earlier processes left unfinished: named for people, and sorted by whether it can go on here."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dagbok import wire
+from dagbok.cli import render, summary
+from dagbok.cli.terminal import is_terminal, line, note
+from dagbok.cli.words import ago, aligned, counted
+from dagbok.domain.ids import SYNTHESIS
+from dagbok.domain.states import ENDED, ExecutionStatus
+from dagbok.service import Diary, Service
+from dagbok.settings import Settings
+
+#: A longer list is for `dagbok list`.
+_NAMED: Final = 5
+
+Row = Mapping[str, Any]
+
+
+def name_all(diary: Diary, settings: Settings, flags: Mapping[str, Any]) -> None:
+    """Name the newest unfinished executions on stderr, and the command that goes on with them."""
+    rows = diary.unfinished()
+    if not rows:
+        return
+    newest = [summary.brief(diary, row["id"]) for row in reversed(rows[-_NAMED:])]
+    by_id = ["ID"] if all(execution.paused_at is not None for execution in newest) else []
+    go_on = summary.command(settings, "resume", *by_id, flags=flags)
+    note(f"{_are(len(rows))} unfinished from earlier; `{go_on}` goes on:")
+    for row in aligned([_cells(execution) for execution in newest]):
+        note(f"  {row}")
+    if more := len(rows) - len(newest):
+        note(f"  and {more:,} more: `{summary.command(settings, 'list')}`")
+
+
+def rows(diary: Diary) -> list[Row]:
+    """Return every unfinished execution, oldest first, with all its columns."""
+    return [diary.execution(row["id"]) for row in diary.unfinished()]
+
+
+def goes_on(row: Row) -> bool:
+    """Return whether an execution has something to do by itself, now or at some time; a paused one has not."""
+    if row["paused_at"] is not None:
+        return False
+    # One that waits for a person may have been left in the middle of other work.
+    due = row["wake_at"] is not None and row["wake_at"] <= time.time() * 1000
+    return row["status"] != ExecutionStatus.WAITING or row["owner"] is not None or due
+
+
+def unknown_tools(service: Service, execution_id: str) -> list[str]:
+    """Return the tools that an execution still needs, and that this process does not know."""
+    steps = service.sub_steps(execution_id, inline_bytes=0)
+    needed = {
+        step["tool_or_prompt_name"]
+        for step in steps
+        if step["status"] not in ENDED and step["action_type"] == "tool" and step["task_id"] != SYNTHESIS
+    }
+    return sorted(line(name, 60) for name in needed if service.registry.get(name) is None)
+
+
+def told_of_tools(execution_id: str, tools: list[str]) -> str:
+    """Return the sentence about an execution that cannot go on without `tools`."""
+    named = ", ".join(tools[:10]) + (", ..." if len(tools) > 10 else "")
+    what = "a tool that is" if len(tools) == 1 else "tools that are"
+    return f"Execution {execution_id} needs {what} not known here: {named}; --tools MODULE brings them."
+
+
+def _are(number: int) -> str:
+    return f"{counted(number, 'execution')} {'is' if number == 1 else 'are'}"
+
+
+def _cells(execution: wire.ExecutionSummary) -> list[str]:
+    id = render.short_id(execution.id) if is_terminal(sys.stderr) else execution.id
+    return [id, render.state(execution), ago(execution.created_at), line(execution.title, 60)]
