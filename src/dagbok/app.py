@@ -206,8 +206,12 @@ class Dagbok:
             reader, journal=writing, worker=worker, registry=registry, settings=settings, redactor=vault.redactor
         )
         stack.callback(self._service.close)
-        if taken := await worker.start(recover=self._recover):
-            log.info("going on with %d unfinished executions", taken)
+        if self._recover:
+            for execution_id in await asyncio.to_thread(reader.left_behind, scheduler.clock.now_ms()):
+                log.info("execution %s was left unfinished", execution_id)
+        taken = await worker.start(recover=self._recover)
+        if taken or scheduler.parked:
+            log.info("unfinished executions: going on with %d, %d wait for a time", taken, len(scheduler.parked))
 
     def _hear_late(self, call: Call, value: object, error: BaseException | None) -> None:
         """Take what an abandoned thread brought after all."""

@@ -238,6 +238,17 @@ def test_beside_a_server_resume_lifts_the_pause_and_follows(project: Project) ->
         assert project.call("resume", id).returncode == 2
 
 
+def test_a_server_says_at_its_start_what_it_goes_on_with(project: Project) -> None:
+    ids = [_left_by_kill_9(project, _three(project, "a")) for _ in range(2)]
+    process = project.start("serve", "--port", "0", DAGBOK_CLOSE_GRACE_S="0.2")
+    seen = read_until(process, "unfinished executions: going on with 2, 0 wait for a time")
+    assert process.stdout is not None
+    assert "http://" in process.stdout.readline(), "it has to be up: one that still starts may miss the signal"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert all(f"execution {id} was left unfinished" in seen for id in ids)
+
+
 def test_beside_another_engine_a_pause_is_lifted_and_nothing_is_run_twice(project: Project) -> None:
     """A library engine goes on by itself; whoever only runs has to end first."""
     paused = asyncio.Event()
