@@ -220,7 +220,8 @@ class Dagbok:
             outcome = success(value, max_bytes=self.settings.max_result_bytes, redactor=redactor)
         else:
             outcome = failure(error, redactor)
-        self._worker.late(call, outcome)
+        if self._worker is not None:
+            self._worker.late(call, outcome)
 
     # -- what a program does ----------------------------------------------------------------------------------------
 
