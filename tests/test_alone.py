@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from dagbok import Dagbok, tool
-from dagbok.app import Commander
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import ExecutionStatus, StepStatus
 from dagbok.errors import Fenced
+from dagbok.outside import Commander
 from dagbok.store import takeover
 from dagbok.store.database import Database
 

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,6 @@ import uuid_utils
 from pydantic import ValidationError
 
 from dagbok import wire
-from dagbok.cluster.alone import Commander as Commander  # for those who may not look into `cluster`
 from dagbok.cluster.local import LocalWorker
 from dagbok.domain.call import Call
 from dagbok.domain.ids import SYNTHESIS_TOOL, ExecutionId
@@ -31,7 +30,7 @@ from dagbok.engine.containment import contain
 from dagbok.engine.outcomes import failure, success
 from dagbok.engine.ports import Clock, ToolSpec
 from dagbok.engine.scheduler import Scheduler
-from dagbok.errors import BadInput, Conflict, Misconfigured, NotFound
+from dagbok.errors import BadInput, Conflict, Misconfigured
 from dagbok.llm.extractive import HINT, NAME
 from dagbok.llm.inference import Inference, Synthesis
 from dagbok.llm.models import Models
@@ -39,9 +38,8 @@ from dagbok.notify import transitions
 from dagbok.service import ClarificationNeeded, Diary, Options, Service, Submitted
 from dagbok.settings import Settings, load
 from dagbok.store import migrations
-from dagbok.store.database import Database, read_owner
+from dagbok.store.database import Database
 from dagbok.store.journal import Journal
-from dagbok.store.lock import Owner
 from dagbok.store.queries import Reader
 from dagbok.tools.egress import Egress
 from dagbok.tools.mail import send_email_tool
@@ -388,75 +386,6 @@ def read_execution(diary: Diary, execution_id: str) -> wire.Execution:
     """Return an execution with its sub-steps and their whole results. Raises NotFound."""
     row, steps = diary.details(execution_id, whole=True)
     return wire.Execution.read(wire.execution_json(row, steps))
-
-
-@contextmanager
-def open_diary(settings: Settings) -> Iterator[Diary]:
-    """Open a database to read, beside whatever engine owns it.
-
-    Raises:
-        NotFound: There are no tables yet: nothing ever ran here.
-        Misconfigured, SchemaTooNew, StoreUnavailable: It cannot be read; the message says why.
-    """
-    with _current(settings) as database:
-        yield Diary(Reader(database))
-
-
-@contextmanager
-def open_commands(settings: Settings, secrets: Vault, *, command: str) -> Iterator[tuple[Diary, Commander]]:
-    """Open a database to read and to ask something of its executions, beside whatever engine owns it.
-
-    `command` is how this program is named where it applies them itself. Raises like `open_diary`.
-    """
-    with _current(settings) as database:
-        yield Diary(Reader(database)), Commander(database, redactor=secrets.redactor, command=command)
-
-
-def find_owner(settings: Settings) -> Owner | None:
-    """Return the engine that owns the database now, without disturbing it; None: nobody does."""
-    return read_owner(settings.database_url)
-
-
-def upgrade_database(settings: Settings) -> tuple[str | None, str]:
-    """Bring the tables up to date, making the database if there is none; return the schema before and after.
-
-    Raises:
-        SchemaTooNew, StoreUnavailable: See `migrations.upgrade`.
-    """
-    database = Database.open(settings.database_url, synchronous=settings.sqlite_synchronous)
-    try:
-        return migrations.current(database), migrations.upgrade(database)
-    finally:
-        database.close()
-
-
-def database_schema(settings: Settings) -> tuple[str | None, str]:
-    """Return the schema that the database has (None: no tables), and the one of this release. Raises NotFound."""
-    with _existing(settings) as database:
-        return migrations.current(database), migrations.head()
-
-
-@contextmanager
-def _current(settings: Settings) -> Iterator[Database]:
-    with _existing(settings) as database:
-        if migrations.current(database) is None:
-            raise NotFound(f"{database.name} holds no diary yet; `dagbok run PLAN.json` makes one.")
-        migrations.check(database)
-        yield database
-
-
-@contextmanager
-def _existing(settings: Settings) -> Iterator[Database]:
-    # SQLite makes the file that is opened; one who only looks leaves nothing behind.
-    kind, _, name = settings.database_url.partition(":///")
-    path = Path(name.partition("?")[0])
-    if kind == "sqlite" and name and not path.exists():
-        raise NotFound(f"There is no diary at {path.absolute()} yet; `dagbok run PLAN.json` makes one.")
-    database = Database.open(settings.database_url, synchronous=settings.sqlite_synchronous)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def model_hint(model: str | None) -> str | None:

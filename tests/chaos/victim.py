@@ -22,9 +22,9 @@ from chaos.driving import Driver, Embedded, Served
 from chaos.sidelog import VARIABLE, SideLog
 from chaos.tools import TOOLS
 from dagbok import AsyncClient, Dagbok
-from dagbok.app import find_owner
 from dagbok.cli.main import main as program
 from dagbok.errors import DagbokError, DatabaseInUse, OutcomeUnknown, StoreUnavailable
+from dagbok.outside import find_owner
 from dagbok.settings import Settings, load
 
 #: How long a victim waits for the lock of one that just died, or still lives.

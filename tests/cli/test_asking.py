@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from cli.program import Project, id_in, kill, read_until, task
-from dagbok.app import Commander
 from dagbok.cli import asking
 from dagbok.client import Client
 from dagbok.errors import Fenced
+from dagbok.outside import Commander
 
 
 def _gated(project: Project, tool: str = "gate", file: str = "a") -> str:
@@ -184,7 +184,7 @@ def _stop(project: Project, process: subprocess.Popen[str], id: str) -> None:
 
 
 def _pending(project: Project, id: str) -> bool:
-    from dagbok.app import open_diary
+    from dagbok.outside import open_diary
     from dagbok.settings import load
 
     with open_diary(load(database_url=project.url)) as diary:

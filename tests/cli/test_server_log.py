@@ -22,8 +22,8 @@ import httpx2
 import pytest
 
 from cli.program import TIMEOUT_S, Project, task
-from dagbok.app import open_diary
 from dagbok.cli.server_log import MAX_TEXT_CHARS, server_log
+from dagbok.outside import open_diary
 from dagbok.settings import load
 from dagbok.tools.secrets import Vault
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from dagbok import wire
-from dagbok.app import Commander, Vault, find_owner, open_commands
+from dagbok.app import Vault
 from dagbok.cli import render, summary
 from dagbok.cli.beside import owner_words
 from dagbok.cli.show import find
@@ -21,6 +21,7 @@ from dagbok.cli.words import counted, shown_id, shown_tool
 from dagbok.domain import values
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus, Reason, StepStatus
 from dagbok.errors import BadInput, Conflict, Fenced, NotJson
+from dagbok.outside import Commander, find_owner, open_commands
 from dagbok.settings import Settings
 
 #: How long an engine is waited for that should apply a command; it looks four times a second.
@@ -77,6 +78,8 @@ def deliver(commander: Commander, settings: Settings, wish: Wish) -> bool:
         if owner is None:
             with suppress(Fenced, TimeoutError):  # somebody else has it by now; the database does not answer
                 asyncio.run(asyncio.wait_for(commander.apply(wish.execution_id), left_s))
+                if find_owner(settings) is not None:  # it started meanwhile, and does not know that it was let go of
+                    commander.write(wish.execution_id, "wake", None)
         else:
             time.sleep(_LOOK_S)
     return True

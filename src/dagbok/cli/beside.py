@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from dagbok.app import find_owner
 from dagbok.cli.terminal import clean, line, note
 from dagbok.errors import DatabaseInUse
+from dagbok.outside import find_owner
 from dagbok.settings import Settings
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dagbok.app import database_schema, upgrade_database
 from dagbok.cli.summary import database_name
 from dagbok.cli.terminal import out
+from dagbok.outside import database_schema, upgrade_database
 from dagbok.settings import Settings
 
 

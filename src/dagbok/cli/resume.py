@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dagbok import wire
-from dagbok.app import Dagbok, Vault, find_owner, open_commands, open_diary
+from dagbok.app import Dagbok, Vault
 from dagbok.cli import render, summary, unfinished
 from dagbok.cli.asking import Wish, deliver
 from dagbok.cli.beside import owner_words, server_url, told_of_flags
@@ -28,6 +28,7 @@ from dagbok.client import AsyncClient
 from dagbok.domain.records import Page
 from dagbok.domain.states import EXECUTION_ENDED
 from dagbok.errors import Conflict, DagbokError, Misconfigured
+from dagbok.outside import find_owner, open_commands, open_diary
 from dagbok.service import Diary
 from dagbok.settings import Settings
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from dagbok.app import Dagbok, Vault, make_registry, open_diary
+from dagbok.app import Dagbok, Vault, make_registry
 from dagbok.cli import summary, unfinished
 from dagbok.cli.beside import server_url, told_of_flags
 from dagbok.cli.exit_codes import EXIT_CODES, INTERRUPTED
@@ -26,6 +26,7 @@ from dagbok.domain.ids import ExecutionId
 from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import Json
 from dagbok.errors import BadInput, Conflict, DagbokError
+from dagbok.outside import open_diary
 from dagbok.service import MAX_DEADLINE_S
 from dagbok.settings import Settings
 

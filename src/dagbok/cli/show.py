@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dagbok import wire
-from dagbok.app import open_diary
 from dagbok.cli import render, summary
 from dagbok.cli.attempts import Tries
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
 from dagbok.cli.words import SIGNS, ago, aligned, left, local, shown_error, shown_id, span
 from dagbok.errors import BadInput, NotFound
+from dagbok.outside import open_diary
 from dagbok.service import Diary
 from dagbok.settings import Settings
 

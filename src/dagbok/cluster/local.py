@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from dagbok.cluster.alone import redacted, settle
 from dagbok.cluster.timers import Due, Timers
-from dagbok.domain import commands, doubt, values
+from dagbok.domain import doubt, values
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution, restore
 from dagbok.domain.ids import ExecutionId
@@ -217,9 +218,7 @@ class LocalWorker:
 
     async def _apply(self, command: Command) -> bool:
         """Apply one command; return whether that was done, or there is nothing to do."""
-        # Whoever wrote it may not know the secrets of this process.
-        data, by = self._redactor.value(command.data), self._redactor.value(command.by)
-        command = command._replace(data=data, by=by)
+        command = redacted(command, self._redactor)
         if self._scheduler.get(command.execution_id) is not None:
             if self._scheduler.apply(command):
                 return True
@@ -235,8 +234,7 @@ class LocalWorker:
                 self._scheduler.take_over(execution, command)
                 return True
             # It ended, or is left for a process that has its tools, or that goes on with what was left.
-            commands.apply(execution, command, self.clock.now_ms())
-            changes = execution.release(self.clock.now_ms())
+            changes = settle(execution, [command], self.clock.now_ms())
             await self._journal.append(changes)
             self._scheduler.tell(execution, changes)
             return True

@@ -1,6 +1,7 @@
 """What somebody may ask of an execution, applied to its aggregate: cancel, pause, resume, answer.
 
-And `late`, by which the engine itself tells what an attempt brought after it was given up (`dagbok.domain.doubt`).
+And `late`, by which the engine itself tells what an attempt brought after it was given up (`dagbok.domain.doubt`); and
+`wake`, which asks for nothing but that its owner looks at it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def apply(execution: Execution, command: Command, now_ms: int) -> None:
         elif command.kind == "answer":
             position = execution.index[command.data["taskId"]]
             execution.answer(position, command.data["answer"], now_ms, by=command.by)
-        else:
+        elif command.kind != "wake":
             log.warning("execution %s: the command %r is not known and changed nothing", execution.id, command.kind)
     except (Conflict, KeyError) as exc:
         log.info("execution %s: the command %s changed nothing: %s", execution.id, command.kind, exc)

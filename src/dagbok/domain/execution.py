@@ -239,7 +239,9 @@ class Execution(Flow):
 
     def _ask_whether(self, position: int, why: str, now_ms: int) -> None:
         """Let a `once` step wait for somebody who says whether its latest attempt happened."""
-        self._wait(position, doubt.question(self.steps[position], why, now_ms), Reason.OUTCOME_UNKNOWN, now_ms)
+        step = self.steps[position]
+        step.error, step.error_code = why, Reason.OUTCOME_UNKNOWN
+        self._wait(position, doubt.question(step, why, now_ms), Reason.OUTCOME_UNKNOWN, now_ms)
 
     def _wait(self, position: int, asked: QuestionRow, reason: Reason, now_ms: int) -> None:
         step = self.steps[position]
@@ -385,13 +387,13 @@ class Execution(Flow):
         for position, step in enumerate(self.steps):
             if step.ended:
                 continue
-            doubtful = step.reason == Reason.OUTCOME_UNKNOWN  # asked about, and not answered
+            doubtful = False
             if step.status is StepStatus.RUNNING and step.next_attempt_at is None:
                 self._unwritten.attempt(step, AttemptOutcome.CANCELLED.value, reason, message, now_ms)
                 doubtful = step.effect is Effect.ONCE
             self._close_question(step, now_ms, None, by)
             self._end(position, StepStatus.CANCELLED, now_ms, reason=reason)
-            if doubtful:  # whoever runs it again has to know
+            if doubtful:  # whoever runs it again has to know; of one that is asked about its row says so already
                 step.error_code = Reason.OUTCOME_UNKNOWN
                 step.error = f"It was cut off ({message.rstrip('.')}), and nobody knows what it has done."
             self._unwritten.event(EventType.SUBSTEP_CANCELLED, step, now_ms, {"reason": reason})
@@ -421,11 +423,12 @@ class Execution(Flow):
         if question.kind == "human":
             self.complete(position, values.encode(answer), now_ms)
         elif decision == "succeeded":
+            step.error = step.error_code = None
             known = values.encode(answer["result"]) if "result" in answer else doubt.late_result(question)
             self.complete(position, values.encode(None) if known is None else known, now_ms)
         elif decision == "retry":
             self._move(position, StepStatus.PENDING)
-            step.reason = None
+            step.reason = step.error = step.error_code = None
             self._unwritten.ready.append(position)
             self._settle(now_ms)
         else:
