@@ -133,8 +133,7 @@ def test_a_write_ahead_log_that_cannot_be_moved_into_the_file_does_no_harm(
         async def main() -> str:
             async with Dagbok(url, tools=told.tools) as dagbok:
                 submitted = await dagbok.submit(document)
-                while dagbok.service.ready:
-                    await asyncio.sleep(0.01)
+                await witness.held(dagbok)
                 assert (disk.place / "dagbok.db-wal").stat().st_size > 4000 * 4096
                 held = len(told.ran)
                 disk.free()

@@ -19,20 +19,7 @@ from dagbok.errors import DatabaseInUse
 from dagbok.store import connections
 from faults import witness
 from faults.programs import dagbok, environment, until
-from faults.witness import QUESTION, Witness, chains, ids, plan, step
-
-
-async def held(dagbok: Dagbok) -> None:
-    """Return once the journal holds on."""
-    while dagbok.service.ready:
-        await asyncio.sleep(0.01)
-
-
-async def going(dagbok: Dagbok) -> None:
-    """Return once the journal writes again."""
-    while not dagbok.service.ready:
-        await asyncio.sleep(0.01)
-
+from faults.witness import QUESTION, Witness, chains, held, ids, plan, step
 
 # -- without the right to write ---------------------------------------------------------------------------------------
 

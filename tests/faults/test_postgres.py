@@ -20,7 +20,7 @@ from dagbok.errors import StoreUnavailable
 from faults import witness
 from faults.chaos import CHAOS, rounds
 from faults.disks import small_disk
-from faults.witness import Witness, chains, ids, plan, step
+from faults.witness import Witness, chains, going, held, ids, plan, step
 
 Break = Callable[[postgres.Server], None]
 
@@ -40,12 +40,6 @@ def immediate(server: postgres.Server) -> None:
 @pytest.fixture(autouse=True)
 def _lines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dagbok.journal")
-
-
-async def held(dagbok: Dagbok) -> None:
-    """Return once the journal holds on."""
-    while dagbok.service.ready:
-        await asyncio.sleep(0.01)
 
 
 def goes_on(url: str, document: dict[str, Any], trouble: Callable[[Dagbok], Awaitable[object]], *, at: int = 3) -> None:
@@ -143,8 +137,7 @@ def test_an_idle_engine_learns_of_an_outage_and_keeps_its_database(
             breakable_server.stop("fast")
             await held(dagbok)
             breakable_server.start()
-            while not dagbok.service.ready:
-                await asyncio.sleep(0.01)
+            await going(dagbok)
             assert not dagbok.lock.lost()
 
     asyncio.run(main())

@@ -5,6 +5,7 @@ A tool's own side log is the witness of what ran; the rows and events are held a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dagbok import tool
+from dagbok import Dagbok, tool
 from dagbok.domain.states import StepStatus
 from dagbok.store.database import Database
 from dagbok.store.queries import Reader
@@ -142,6 +143,22 @@ def number_of_commands(url: str, execution_id: str) -> int:
             return int(connection.execute(query).scalar_one())
     finally:
         database.close()
+
+
+async def held(dagbok: Dagbok) -> None:
+    """Return once the journal holds on."""
+    await _until(lambda: not dagbok.service.ready)
+
+
+async def going(dagbok: Dagbok) -> None:
+    """Return once the journal writes again."""
+    await _until(lambda: dagbok.service.ready)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)  # the journal's thread gives no signal
 
 
 def outages(records: list[logging.LogRecord]) -> list[str]:
