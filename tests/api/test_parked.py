@@ -41,7 +41,7 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
     wall = Wall()
     monkeypatch.setattr("dagbok.engine.scheduler.PARK_AFTER_S", 0.0)
     # Timers of a loop do not notice that a clock was set: the engine looks again, sooner here than it does otherwise.
-    monkeypatch.setattr("dagbok.cluster.timers.LONGEST_NAP_S", 0.02)
+    monkeypatch.setattr("dagbok.engine.clock.LONGEST_NAP_S", 0.02)
     monkeypatch.setattr(SystemClock, "now_ms", lambda clock: wall.now_ms(clock))
     return wall
 
