@@ -21,7 +21,7 @@ from dagbok.domain import answers, values
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import DagId, Epoch, ExecutionId, TaskId
-from dagbok.domain.plan import HUMAN, Plan, SubTask
+from dagbok.domain.plan import HUMAN, LONGEST_S, Plan, SubTask
 from dagbok.domain.records import NewExecution, Page
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus
@@ -42,8 +42,6 @@ Row = Mapping[str, Any]
 INLINE_RESULT_BYTES = 64 * 1024
 #: Sub-tasks from which on checking and preparing a plan is done in a thread, so that the loop goes on.
 LARGE_PLAN = 50
-#: The latest deadline.
-MAX_DEADLINE_S = 366 * 86_400
 #: The latest tries of each sub-step that come with it, as far as they did not end well; all by their own request.
 SHOWN_ATTEMPTS = 20
 #: How long a submission waits for its commit; less if the database is known to be away.
@@ -148,21 +146,22 @@ class Diary:
         text = self.reader.result(ExecutionId(execution_id), TaskId(task_id))
         if text is not None:
             return text
-        status = self._sub_step(execution_id, task_id)["status"]
+        status = self._step_status(execution_id, task_id)
         raise NotFound(
             f"Sub-step {task_id!r} of {execution_id} has no result; it is {status}.", execution_id=execution_id
         )
 
     def attempts(self, execution_id: str, task_id: str) -> Sequence[Row]:
         """Return all tries of a sub-step that did not end well, in order. Raises NotFound."""
-        self._sub_step(execution_id, task_id)
+        self._step_status(execution_id, task_id)
         return self.reader.attempts(execution_id, task_id)
 
-    def _sub_step(self, execution_id: str, task_id: str) -> Row:
-        steps = {row["task_id"]: row for row in self.sub_steps(execution_id, inline_bytes=0)}
-        if task_id not in steps:
+    def _step_status(self, execution_id: str, task_id: str) -> str:
+        status = self.reader.step_status(execution_id, task_id)
+        if status is None:
+            self.execution(execution_id)
             raise NotFound(f"Execution {execution_id} has no sub-step {task_id!r}.", execution_id=execution_id)
-        return steps[task_id]
+        return status
 
     def events(self, execution_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Row]:
         """Return events after the one numbered `after`, in order. Raises NotFound."""
@@ -378,7 +377,7 @@ class Service(Diary):
         question = self.reader.question(execution_id, task_id)
         if question is not None and question["closed_at"] is None:
             return question
-        status = self._sub_step(execution_id, task_id)["status"]
+        status = self._step_status(execution_id, task_id)
         raise Conflict(f"Sub-step {task_id!r} of {execution_id} does not wait for an answer; it is {status}.")
 
     async def delete(self, execution_id: str) -> int:
@@ -460,10 +459,8 @@ def _replayed(row: Row) -> Submitted:
 
 
 def _deadline_ms(seconds: float) -> int:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DEADLINE_S:
-        message = (
-            f"A deadline of {seconds!r:.50} seconds cannot be kept; it is more than 0 and at most {MAX_DEADLINE_S:,}."
-        )
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_S:
+        message = f"A deadline of {seconds!r:.50} seconds cannot be kept; it is more than 0 and at most {LONGEST_S:,}."
         raise BadInput(message, pointer="/options/deadlineSeconds", outside_plan=True)
     return max(1, round(seconds * 1000))
 

@@ -16,14 +16,11 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from dagbok.domain.plan import Plan
+from dagbok.domain.plan import LONGEST_S, Plan
 from dagbok.domain.records import Page
 from dagbok.domain.states import AttemptOutcome, Effect, ExecutionStatus, StepStatus
 
 Row = Mapping[str, Any]
-
-#: The longest deadline: 366 days, as `dagbok.service` has it.
-MAX_DEADLINE_S = 366 * 86_400
 
 
 class Shape(BaseModel):
@@ -194,7 +191,7 @@ class SubmitOptions(Shape):
     deadline_seconds: Annotated[
         float,
         Field(
-            strict=True, gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False,
+            strict=True, gt=0, le=LONGEST_S, allow_inf_nan=False,
             description="From the submission on; what has not ended by then is cancelled, and what completed counts",
         ),
     ] | None = None  # fmt: skip

@@ -10,7 +10,6 @@ import pytest
 
 from api.inside import inside
 from api.serving import plan, task
-from dagbok import service, wire
 from dagbok.errors import BadInput
 from dagbok.tools.decorator import tool
 
@@ -72,10 +71,6 @@ def test_a_deadline_is_part_of_what_an_idempotency_key_stands_for(database_url: 
                 assert await submit(**other) == (422, "idempotency_key_reused")
 
     asyncio.run(main())
-
-
-def test_the_longest_deadline_is_one_and_the_same_in_requests_and_in_the_service() -> None:
-    assert wire.MAX_DEADLINE_S == service.MAX_DEADLINE_S
 
 
 def test_a_stored_dag_has_a_deadline_of_its_own(database_url: str) -> None:

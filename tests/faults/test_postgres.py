@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -16,11 +17,13 @@ import pytest
 
 import postgres
 from dagbok import Dagbok
+from dagbok.domain.ids import ExecutionId
 from dagbok.errors import StoreUnavailable
 from faults import witness
 from faults.chaos import CHAOS, rounds
 from faults.disks import small_disk
-from faults.witness import Witness, chains, going, held, ids, plan, step
+from faults.programs import environment, running
+from faults.witness import QUESTION, Witness, chains, going, held, ids, plan, step
 
 Break = Callable[[postgres.Server], None]
 
@@ -190,6 +193,27 @@ def test_rights_that_are_revoked_fail_no_execution(
 
     goes_on(as_app, chains(2, 5), trouble)
     one_outage(caplog.records, "permission denied for table", "give this user the rights on the tables again (GRANT)")
+
+
+def test_a_server_that_waits_for_the_database_while_it_opens_still_ends_when_it_is_told(
+    breakable_url: str, as_app: str, tmp_path: Path
+) -> None:
+    """The first signal has to do: what a supervisor sends next is SIGKILL."""
+
+    async def leave_something() -> None:
+        async with Dagbok(breakable_url) as dagbok:
+            await dagbok.run(plan(QUESTION))
+            execution = (await dagbok.list())[0]
+            await dagbok.service._journal.claim(ExecutionId(execution.id), "an engine that died")
+
+    asyncio.run(leave_something())
+    with psycopg.connect(breakable_url, autocommit=True) as owner:
+        owner.execute("REVOKE UPDATE ON ALL TABLES IN SCHEMA public FROM app")
+    with running(environment(tmp_path, as_app), "serve", "--port", "0") as process:
+        assert process.stderr is not None
+        assert any("The journal holds on" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
 
 
 def test_a_table_that_is_gone_fails_no_execution(breakable_url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dagbok import Dagbok
 from dagbok.errors import Misconfigured
-from dagbok.wire import Execution
+from dagbok.wire import Execution, SubStep
 from llm.asked import named
 from llm.providers import WAIT_S, Script, Server, fails, hangs, hangs_in_the_stream, says
 
@@ -80,7 +80,7 @@ def test_a_failed_attempt_is_paid_for_too(server: Server, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("script", "params", "settings", "code"),
     [
-        (fails(429), {}, {}, "rate_limited"),
+        (fails(429), {}, {"retry_max_attempts": 1}, "rate_limited"),
         (says("unheard"), {"model": "nobody:has-this"}, {}, "misconfigured"),
         (says("unheard"), {"model": "openai:o9"}, {"models": ("openai:gpt-*",)}, "refused"),
     ],
@@ -95,9 +95,29 @@ def test_a_model_call_that_fails_fails_its_step_alone(
     assert (step.usage, step.cost_usd, execution.total_cost_usd) == (None, None, None)
 
 
+@chat
+def test_a_busy_model_is_asked_again_when_it_says(server: Server, tmp_path: Path) -> None:
+    server.script = [fails(429, headers={"Retry-After": "1"}), fails(503), says("after all")]
+    execution = run(tmp_path, plan(inference("1"), synthesis=None), model=named(server), retry_backoff_s=0.05)
+    (step,) = execution.sub_steps
+    assert (step.status, step.result, step.attempt) == ("completed", "after all", 3)
+    assert [(tried.outcome, tried.error_code) for tried in step.attempts] == [
+        ("failed", "rate_limited"), ("failed", "unavailable")
+    ]  # fmt: skip
+    assert tried_after(step, 2) >= 1
+
+
+def tried_after(step: SubStep, number: int) -> float:
+    """Return the seconds between the end of the attempt before and the start of this one."""
+    ended, began = step.attempts[number - 2].completed_at, step.attempts[number - 1].started_at
+    assert began is not None
+    return (began - ended).total_seconds()
+
+
 def test_a_slow_answer_is_cut_off_by_the_engine_which_hangs_up(server: Server, tmp_path: Path) -> None:
     server.script = [hangs]
-    execution = run(tmp_path, plan(inference("1", seconds=0.3), synthesis=None), model=named(server))
+    hurried = plan(inference("1", seconds=0.3), synthesis=None)
+    execution = run(tmp_path, hurried, model=named(server), retry_max_attempts=1)
     (step,) = execution.sub_steps
     assert step.error_code == "timeout"
     assert server.left.wait(WAIT_S), "the connection is still open"

@@ -307,7 +307,7 @@ def test_an_engine_says_of_a_thread_that_outlives_its_time_that_it_goes_on(
 ) -> None:
     release, ended = threading.Event(), threading.Event()
 
-    @tool(effect="pure", timeout_seconds=0.2)
+    @tool(effect="pure", timeout_seconds=0.2, retry={"max_attempts": 1})
     def hang() -> None:
         release.wait(60)
         ended.set()

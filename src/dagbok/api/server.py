@@ -174,6 +174,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self.wished = False
+        self.opening: asyncio.Future[Any] | None = None  # while the engine opens, which a database may hold up for ever
         self.server: _Server | None = None
         self.error: DatabaseInUse | None = None  # what ends this process, if no signal does
         self._first_at = 0.0
@@ -200,6 +201,8 @@ class _Stop:
 
     def _begin(self) -> None:
         self.wished, self._first_at = True, time.monotonic()
+        if self.opening is not None:
+            self.opening.cancel()
         if self.server is not None:
             self.server.should_exit = True
 
@@ -209,7 +212,16 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: OnReady 
     stop.listen()
     loop = asyncio.get_running_loop()
     url = url_of(listener)
-    async with Dagbok(settings=settings, secrets=secrets, command="dagbok serve", recover=True) as dagbok:
+    async with contextlib.AsyncExitStack() as stack:
+        engine = Dagbok(settings=settings, secrets=secrets, command="dagbok serve", recover=True)
+        stop.opening = asyncio.ensure_future(stack.enter_async_context(engine))
+        try:
+            dagbok = await stop.opening
+        except asyncio.CancelledError:
+            if not stop.wished:
+                raise
+        finally:
+            stop.opening = None
         if stop.wished:
             return 0
         # An engine that can never write again must not look like one that works.

@@ -23,11 +23,11 @@ from dagbok.cli.validate import check_plan
 from dagbok.cli.watching import Watch, follow, title_of
 from dagbok.client import AsyncClient
 from dagbok.domain.ids import ExecutionId
+from dagbok.domain.plan import LONGEST_S
 from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import Json
 from dagbok.errors import BadInput, Conflict, DagbokError
 from dagbok.outside import open_diary
-from dagbok.service import MAX_DEADLINE_S
 from dagbok.settings import Settings
 
 
@@ -68,8 +68,8 @@ def run(
     """
     secrets = Vault.take(settings)  # what tools start must not inherit them
     redact_with(secrets.redact)
-    if deadline is not None and not 0 < deadline <= MAX_DEADLINE_S:
-        raise BadInput(f"--deadline is {deadline:g}; it is in seconds, more than 0 and at most {MAX_DEADLINE_S:,}.")
+    if deadline is not None and not 0 < deadline <= LONGEST_S:
+        raise BadInput(f"--deadline is {deadline:g}; it is in seconds, more than 0 and at most {LONGEST_S:,}.")
     document = load_plan(source, max_bytes=settings.max_plan_bytes)
     given = {"title": title, "deadline_seconds": deadline, "idempotency_key": key}
     options = {name: value for name, value in given.items() if value is not None}

@@ -25,7 +25,7 @@ from dagbok.domain.values import Json
 from dagbok.engine.outcomes import Outcome
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools
 from dagbok.engine.scheduler import Scheduler
-from dagbok.errors import DagbokError, NotFound, StoreError, StoreRejected
+from dagbok.errors import DagbokError, Misconfigured, NotFound, StoreError, StoreRejected
 from dagbok.store.batch import Created
 
 log = logging.getLogger("dagbok.cluster")
@@ -188,7 +188,7 @@ class LocalWorker:
             return restore(stored, Plan.model_validate(values.decode(stored.plan)))
         except NotFound:
             return None  # deleted meanwhile
-        except StoreError:
+        except (StoreError, Misconfigured):  # the database is away, or somebody else's
             raise
         except Exception:
             log.exception("execution %s cannot be read back, and is left as it is", execution_id)

@@ -346,7 +346,7 @@ class Execution(Flow):
             Conflict: It has ended already.
         """
         self._must_go_on()
-        self.cancel_requested = True
+        self.cancel_requested, self.cancelled_by = True, by
         self._stop(Reason.CANCELLED, "Cancelled on request.", now_ms, by)
 
     def pause(self, now_ms: int, *, by: str | None = None) -> None:

@@ -9,7 +9,7 @@ ready (`Changes.ready`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from dagbok.domain import ending, graph, submission, values
 from dagbok.domain.agenda import Agenda
@@ -59,6 +59,7 @@ class Flow:
         self.index = {step.task.id: position for position, step in enumerate(self.steps)}
         self.status = ExecutionStatus.PENDING
         self.cancel_requested = False
+        self.cancelled_by: str | None = None
         self.header = Header()
         self.tally = Tally(len(tasks))
         self.agenda = Agenda(self.steps)
@@ -235,5 +236,9 @@ class Flow:
         if self._failures and header.error is None:
             failed = [self.steps[position] for position in self._failures]
             header.error, header.error_code = ending.blame(failed, self.tally.total), "sub_tasks_failed"
-        counts = {name: self.tally[StepStatus(name)] for name in ("completed", "failed", "skipped", "cancelled")}
+        counts: dict[str, Any] = {
+            name: self.tally[StepStatus(name)] for name in ("completed", "failed", "skipped", "cancelled")
+        }
+        if self.cancel_requested:
+            counts["by"] = self.cancelled_by
         self._unwritten.event(_END_EVENTS[self.status], None, now_ms, counts | {"durationMs": header.active_ms})

@@ -53,7 +53,9 @@ Id = Annotated[
     TaskId, BeforeValidator(_task_id), Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/<>{}]+$")
 ]
 Text = Annotated[str, BeforeValidator(_text)]
-Seconds = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
+#: No time limit, timer or deadline is longer.
+LONGEST_S = 366 * 86_400
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)]
 
 
 _ID: TypeAdapter[TaskId] = TypeAdapter(Id)

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 
 from dagbok.domain import refs, schemas, values
 from dagbok.domain.execution import Execution
+from dagbok.domain.plan import LONGEST_S
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.values import JsonText
 from dagbok.errors import BadInput
-
-#: The longest a timer may run.
-MAX_TIMER_S = 366 * 86_400
 
 
 class Question(NamedTuple):
@@ -68,6 +66,6 @@ def question(params: dict[str, Any]) -> Question:
 def seconds(params: dict[str, Any]) -> float:
     """Return how long a timer runs. Raises BadInput."""
     given = params.get("seconds")
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= MAX_TIMER_S:
-        raise BadInput(f"`seconds` is {given!r}; it is a number from 0 to {MAX_TIMER_S}.")
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= LONGEST_S:
+        raise BadInput(f"`seconds` is {given!r}; it is a number from 0 to {LONGEST_S}.")
     return float(given)

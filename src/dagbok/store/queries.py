@@ -39,6 +39,7 @@ from dagbok.store.schema import (
 Row = Mapping[str, Any]
 
 INLINE_BYTES: Final = 65_536  # a larger result is fetched by itself
+SHOWN_ERROR_CHARS: Final = 500  # of an attempt that is shown with its sub-step
 _EVENT_COLUMNS: Final = (
     events.c.execution_id, events.c.seq, events.c.type, events.c.task_id, events.c.at, events.c.data
 )  # fmt: skip
@@ -186,12 +187,20 @@ class Reader:
             name = result_name(task_id)
             return join_blobs(connection, ExecutionId(execution_id), name)[name]
 
+    def step_status(self, execution_id: str, task_id: str) -> str | None:
+        """Return the state of a sub-step."""
+        of = sub_steps.c
+        row = self._row(select(of.status).where(of.execution_id == execution_id, of.task_id == task_id))
+        return None if row is None else row["status"]
+
     def attempts(self, execution_id: str, task_id: str | None = None, *, last: int | None = None) -> list[Row]:
         """Return the tries that did not end well, of one sub-step or of all, in order.
 
-        With `last` only those among the latest so many tries of each sub-step.
+        With `last` only those among the latest so many tries of each sub-step, and the beginnings of their errors.
         """
-        query = select(attempts).where(attempts.c.execution_id == execution_id)
+        error = attempts.c.error if last is None else func.substr(attempts.c.error, 1, SHOWN_ERROR_CHARS).label("error")
+        columns = [error if column.name == "error" else column for column in attempts.c]
+        query = select(*columns).where(attempts.c.execution_id == execution_id)
         if task_id is not None:
             query = query.where(attempts.c.task_id == task_id)
         if last is not None:

@@ -7,14 +7,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dagbok.domain.plan import LONGEST_S
 from dagbok.tools.decorator import tool
-
-MAX_SECONDS = 366 * 86_400
 
 
 # Longer than the longest wait, so that a runner that does call it does not cut it off.
-@tool(effect="pure", timer=True, timeout_seconds=MAX_SECONDS + 60)
-async def wait(seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]) -> dict[str, float]:
+@tool(effect="pure", timer=True, timeout_seconds=LONGEST_S + 60)
+async def wait(seconds: Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]) -> dict[str, float]:
     """Wait before the sub-tasks that depend on this one go on.
 
     Args:
