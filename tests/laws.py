@@ -18,7 +18,7 @@ from dagbok.domain.events import EventType
 from dagbok.domain.ids import SYNTHESIS
 from dagbok.domain.states import ENDED, EXECUTION_ENDED, STEP_MOVES, StepStatus
 from dagbok.store.database import Database
-from dagbok.store.schema import attempts, blobs, dag_executions, events, human_inputs, sub_steps
+from dagbok.store.schema import attempts, blobs, commands, dag_executions, events, human_inputs, sub_steps
 
 Row = Mapping[str, Any]
 
@@ -45,6 +45,7 @@ class Written:
     events: Sequence[Row]  # in order
     attempts: Sequence[Row]
     questions: Sequence[Row]
+    commands: Sequence[Row]
 
     @property
     def ended(self) -> bool:
@@ -68,6 +69,7 @@ def read(database: Database, execution_id: str | None = None) -> dict[str, Writt
             _by_execution(rows(events, events.c.seq)),
             _by_execution(rows(attempts, attempts.c.number)),
             _by_execution(rows(human_inputs, human_inputs.c.id)),
+            _by_execution(rows(commands, commands.c.id)),
         ]
         large: dict[tuple[str, str], bytes] = {}
         for row in rows(blobs, blobs.c.chunk):
@@ -76,13 +78,13 @@ def read(database: Database, execution_id: str | None = None) -> dict[str, Writt
     written = {}
     for row in found:
         id = row["id"]
-        own, told, tries, asked = (part.get(id, []) for part in parts)
+        own, told, tries, asked, wanted = (part.get(id, []) for part in parts)
         for step in own:
             if step["result"] is None and step["result_bytes"] is not None:
                 step["result"] = large.get((id, f"result:{step['task_id']}"), b"(missing)").decode()
         for name in ("final_result", "synthesis_result"):
             row[name] = large[id, name].decode() if (id, name) in large else row[name]
-        written[id] = Written(row, {step["task_id"]: step for step in own}, told, tries, asked)
+        written[id] = Written(row, {step["task_id"]: step for step in own}, told, tries, asked, wanted)
     return written
 
 
@@ -96,7 +98,7 @@ def _by_execution(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 def broken(written: Written) -> list[str]:
     """Return a sentence for each law that the rows break."""
     id = written.execution["id"]
-    laws = (_counters, _status, _order, _diary, _replay, _tries, _inbox, _dataflow)
+    laws = (_counters, _status, _order, _diary, _replay, _pauses, _tries, _inbox, _dataflow)
     return [f"{id}: {fault}" for law in laws for fault in law(written)]
 
 
@@ -181,6 +183,20 @@ def _replay(written: Written) -> Iterator[str]:
     for task_id, status in at.items():
         if written.steps[task_id]["status"] != status:
             yield f"{task_id}: its row says {written.steps[task_id]['status']}, its diary {status}"
+
+
+def _pauses(written: Written) -> Iterator[str]:
+    """Nothing begins while it is paused, and its row says whether it is."""
+    paused = False
+    for event in written.events:
+        if event["type"] == EventType.EXECUTION_PAUSED:
+            paused = True
+        elif event["type"] == EventType.EXECUTION_RESUMED and "by" in json.loads(event["data"] or "{}"):
+            paused = False  # without the name it only says that nobody has to answer any more
+        elif paused and event["type"] == EventType.SUBSTEP_STARTED:
+            yield f"{event['task_id']}: event {event['seq']} begins an attempt while it is paused"
+    if not written.ended and paused != (written.execution["paused_at"] is not None):
+        yield f"its diary makes it {'paused' if paused else 'go on'}, and its row says {written.execution['paused_at']}"
 
 
 def _tries(written: Written) -> Iterator[str]:

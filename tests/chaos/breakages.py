@@ -9,8 +9,11 @@ what. It exits with 1 if a fault stays unseen.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 
 from dagbok.app import Dagbok
 from dagbok.cluster.local import LocalWorker
+from dagbok.cluster.timers import Timers
 from dagbok.domain import execution as aggregate
 from dagbok.domain.execution import Execution
 from dagbok.domain.states import AttemptOutcome, Effect
@@ -136,28 +140,71 @@ def never_gives_up_a_crash_loop() -> None:
 
 @_breakage
 def sets_no_timer_again() -> None:
-    def around(take_over: Function) -> Function:
-        def broken(self: Any, now_ms: int) -> list[int]:
-            take_over(self, now_ms)
-            return []
+    def around(restore: Function) -> Function:
+        def broken(self: Any, stored: Any) -> None:
+            restore(self, stored)
+            self.agenda._heap.clear()
 
         return broken
 
-    _patch(Execution, "take_over", around)
+    _patch(Execution, "restore", around)
 
 
 @_breakage
 def begins_timers_anew() -> None:
-    def around(take_over: Function) -> Function:
-        def broken(self: Any, now_ms: int) -> list[int]:
-            timers: list[int] = take_over(self, now_ms)
-            for position in timers:
-                self._interrupt(position, now_ms)
-            return []
+    def anew(row: Any) -> Any:
+        return row._replace(next_attempt_at=None) if row.status == "running" else row
+
+    _stored(lambda stored: replace(stored, steps=[anew(row) for row in stored.steps]))
+
+
+@_breakage
+def forgets_back_offs() -> None:
+    def forget(row: Any) -> Any:
+        return row._replace(next_attempt_at=None) if row.status == "pending" else row
+
+    _stored(lambda stored: replace(stored, steps=[forget(row) for row in stored.steps]))
+
+
+@_breakage
+def counts_failures_anew() -> None:
+    _stored(lambda stored: replace(stored, failures={}))
+
+
+@_breakage
+def counts_deaths_as_failures() -> None:
+    def change(stored: Any) -> Any:
+        counted = Counter(stored.failures) + Counter(stored.interruptions)
+        return replace(stored, failures=counted)
+
+    _stored(change)
+
+
+@_breakage
+def forgets_pauses() -> None:
+    _stored(lambda stored: replace(stored, header=stored.header._replace(paused_at=None)))
+
+
+@_breakage
+def forgets_deadlines() -> None:
+    _stored(lambda stored: replace(stored, header=stored.header._replace(deadline_at=None)))
+
+
+@_breakage
+def never_wakes_what_was_parked() -> None:
+    _patch(Timers, "_ring", lambda _: lambda self: None)
+
+
+@_breakage
+def parks_without_a_time() -> None:
+    def around(release: Function) -> Function:
+        def broken(self: Any, now_ms: int) -> Any:
+            changes = release(self, now_ms)
+            return replace(changes, header=changes.header._replace(wake_at=None))
 
         return broken
 
-    _patch(Execution, "take_over", around)
+    _patch(Execution, "release", around)
 
 
 @_breakage
@@ -272,6 +319,20 @@ def marks_commands_as_applied_before_they_are() -> None:
 
 
 @_breakage
+def takes_commands_before_they_are_durable() -> None:
+    def around(call: Function) -> Function:
+        def broken(self: Any, run: Any, future: Any) -> None:
+            if "write_command" in run.__qualname__:
+                self._tell([(future, 0)])
+                time.sleep(0.02)
+            call(self, run, future)
+
+        return broken
+
+    _patch(Committer, "call", around)
+
+
+@_breakage
 def migrates_in_several_transactions() -> None:
     from alembic.operations import Operations
 
@@ -289,8 +350,6 @@ def migrates_in_several_transactions() -> None:
 
 @_breakage
 def ignores_the_lock() -> None:
-    import os
-
     def broken(self: Any, *, command: str, url: str | None = None) -> None:
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._owner = {"pid": os.getpid(), "command": command, "url": url}
@@ -306,7 +365,7 @@ def main() -> int:
     """Run the breakages that are named, or all of them."""
     parser = argparse.ArgumentParser(description="Prove that the kill -9 campaign finds faults.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BREAKAGES)}")
-    parser.add_argument("--rounds", type=int, default=4, help="at most so many rounds of 25 kills each [4]")
+    parser.add_argument("--rounds", type=int, default=8, help="at most so many rounds of 25 kills each [8]")
     asked = parser.parse_args()
     missed = [name for name in asked.names or BREAKAGES if not _caught(name, asked.rounds)]
     print(f"not caught: {', '.join(missed)}" if missed else "all of them were caught")

@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import httpx2
 import orjson
@@ -47,6 +47,10 @@ class Engine(Protocol):
 
     async def cancel(self, execution_id: str) -> None: ...
 
+    async def pause(self, execution_id: str) -> None: ...
+
+    async def resume(self, execution_id: str) -> None: ...
+
     async def answer(self, question: Question, answer: Mapping[str, Any]) -> None: ...
 
     async def questions(self) -> Iterable[Question]: ...
@@ -61,7 +65,12 @@ class Embedded:
         self._dagbok = dagbok
 
     async def submit(self, planned: Planned) -> tuple[str, bool]:
-        submitting = self._dagbok.submit(planned.document, labels=planned.labels, idempotency_key=planned.key)
+        submitting = self._dagbok.submit(
+            planned.document,
+            labels=planned.labels,
+            deadline_seconds=planned.deadline_s,
+            idempotency_key=planned.key,
+        )
         task = asyncio.ensure_future(submitting)
         # A program that stops lets its submission end, one way or the other.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -69,7 +78,13 @@ class Embedded:
         return made.execution_id, made.replayed
 
     async def cancel(self, execution_id: str) -> None:
-        await self._dagbok.service.cancel(execution_id)
+        await self._dagbok.cancel(execution_id)
+
+    async def pause(self, execution_id: str) -> None:
+        await self._dagbok.pause(execution_id)
+
+    async def resume(self, execution_id: str) -> None:
+        await self._dagbok.resume(execution_id)
 
     async def answer(self, question: Question, answer: Mapping[str, Any]) -> None:
         await self._dagbok.answer(question.execution_id, question.task_id, answer, by="chaos")
@@ -96,11 +111,22 @@ class Served:
         self._url, self._client, self._http = url, client, http
 
     async def submit(self, planned: Planned) -> tuple[str, bool]:
-        made = await self._client.submit(planned.document, labels=planned.labels, idempotency_key=planned.key)
+        made = await self._client.submit(
+            planned.document,
+            labels=planned.labels,
+            deadline_seconds=planned.deadline_s,
+            idempotency_key=planned.key,
+        )
         return made.execution_id, False
 
     async def cancel(self, execution_id: str) -> None:
         await self._client.cancel(execution_id)
+
+    async def pause(self, execution_id: str) -> None:
+        await self._client.pause(execution_id)
+
+    async def resume(self, execution_id: str) -> None:
+        await self._client.resume(execution_id)
 
     async def answer(self, question: Question, answer: Mapping[str, Any]) -> None:
         path = f"{self._url}/api/v1/dag-executions/{question.execution_id}/sub-steps/{question.task_id}/input"
@@ -143,31 +169,52 @@ class Driver:
             await asyncio.sleep(_LOOK_S)
 
     async def submit(self, numbers: Iterable[int]) -> None:
-        """Submit plans, one after the other, and cancel those that are to be cancelled."""
-        ends = []
-        for number in numbers:
-            planned = plans.make(self._seed, number)
-            self._log.write("intend", plan=number)
-            try:
-                execution_id, replayed = await self._engine.submit(planned)
-            except DagbokError as exc:
-                self._log.write("refused", plan=number, code=exc.code, message=str(exc))
-                continue
-            self._log.write("accepted", plan=number, execution=execution_id, replayed=replayed)
-            if planned.cancelled:
-                ends.append(asyncio.create_task(self._cancel(number, execution_id)))
-            await asyncio.sleep(self._breathe_s)
-        await asyncio.gather(*ends)
+        """Submit plans, one after the other, and cancel or pause those that are to be."""
+        async with asyncio.TaskGroup() as others:
+            for number in numbers:
+                planned = plans.make(self._seed, number)
+                self._log.write("intend", plan=number)
+                try:
+                    execution_id, replayed = await self._engine.submit(planned)
+                except DagbokError as exc:
+                    self._log.write("refused", plan=number, code=exc.code, message=str(exc))
+                    continue
+                self._log.write("accepted", plan=number, execution=execution_id, replayed=replayed)
+                if planned.cancelled:
+                    others.create_task(self._cancel(number, execution_id))
+                if planned.paused:
+                    others.create_task(self._pause(number, execution_id))
+                await asyncio.sleep(self._breathe_s)
+
+    async def resume_all(self) -> None:
+        """Let go on what somebody paused who did not live to do that."""
+        lines, _ = sidelog.read(self._log.path)
+        last = {line["execution"]: line["what"] for line in lines if line["what"] in ("pause", "resumed")}
+        for execution_id, what in last.items():
+            if what == "pause":
+                await self._ask("resume", execution_id)
 
     async def _cancel(self, number: int, execution_id: str) -> None:
         await asyncio.sleep(random.Random(f"{self._seed}/cancel/{number}").uniform(0, 0.3))
-        self._log.write("cancel", execution=execution_id)
+        await self._ask("cancel", execution_id)
+
+    async def _pause(self, number: int, execution_id: str) -> None:
+        rng = random.Random(f"{self._seed}/pause/{number}")
+        await asyncio.sleep(rng.uniform(0, 0.2))
+        await self._ask("pause", execution_id)
+        await asyncio.sleep(rng.uniform(0, 0.4))
+        await self._ask("resume", execution_id)
+
+    async def _ask(self, what: Literal["cancel", "pause", "resume"], execution_id: str) -> None:
+        """Ask something of an execution that is durable once it is accepted."""
+        ways = {"cancel": self._engine.cancel, "pause": self._engine.pause, "resume": self._engine.resume}
+        self._log.write(what, execution=execution_id)
         try:
-            await self._engine.cancel(execution_id)
+            await ways[what](execution_id)
         except DagbokError as exc:
             self._log.write("refused", execution=execution_id, code=exc.code, message=str(exc))
         else:
-            self._log.write("cancelled", execution=execution_id)
+            self._log.write(f"{what}d" if what != "cancel" else "cancelled", execution=execution_id)
 
     async def _look_into_inbox(self) -> None:
         questions = list(await self._engine.questions())
@@ -193,18 +240,25 @@ class Driver:
         if last is not None and last["what"] == "fail":
             return {"decision": "fail"}
         # It began and did not end, or never began: a person who knows that may try again, or leave it.
-        rng = random.Random(f"{self._seed}/{question.plan}/{question.task_id}")
-        return {"decision": "retry" if rng.random() < 0.8 else "fail"}
+        rng = random.Random(f"{self._seed}/{question.plan}/{question.task_id}/{told.starts(question)}")
+        return {"decision": "retry" if rng.random() < 0.7 else "fail"}
 
 
 class _Told:
-    """The last word of each body, as the side log has it now."""
+    """What each body has told, as the side log has it now."""
 
     def __init__(self, path: Path) -> None:
-        lines, _ = sidelog.read(path)
-        self._last = {
-            (line["execution"], line["task"]): line for line in lines if line["what"] in ("start", "end", "fail")
-        }
+        self._lines: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        for line in sidelog.read(path)[0]:
+            if line["what"] in ("start", "end", "fail"):
+                self._lines.setdefault((line["execution"], line["task"]), []).append(line)
 
     def of(self, question: Question) -> Mapping[str, Any] | None:
-        return self._last.get((question.execution_id, question.task_id))
+        """Return its last word."""
+        lines = self._lines.get((question.execution_id, question.task_id), [])
+        return lines[-1] if lines else None
+
+    def starts(self, question: Question) -> int:
+        """Return how often it has started."""
+        lines = self._lines.get((question.execution_id, question.task_id), [])
+        return sum(line["what"] == "start" for line in lines)

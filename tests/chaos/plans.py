@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+#: What a body fails with that is told to fail, and one that is told to fail for a while.
+SCRIPTED, FLAKY = "scripted", "unavailable"
 #: work: a tool of `chaos.tools`; late: one that takes longer than it may; the rest as the design calls them.
 Kind = Literal["work", "late", "wait", "human", "inference"]
 #: How a task uses a parent: waits for it, takes a part of its result, all of it, or a text about it.
@@ -35,6 +37,23 @@ class Task:
     policy: str = "fail"
     kb: int = 0  # of its result
     seconds: float = 0.0  # of a timer
+    flaky: int = 0  # so many attempts fail, and the next one does not
+    retry: Mapping[str, Any] | None = None
+
+    @property
+    def code(self) -> str | None:
+        """What it fails with, if it does."""
+        return SCRIPTED if self.fails else FLAKY if self.flaky else "timeout" if self.kind == "late" else None
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts may fail before it is given up; see `docs/reliability.md`."""
+        if self.retry is None:
+            return 1
+        codes = self.retry.get("retry_on")
+        # What has failed half-way and may run once is only tried again where its plan names the code.
+        named = (self.effect != "once" or self.code != SCRIPTED) if codes is None else self.code in codes
+        return int(self.retry["max_attempts"]) if named else 1
 
     @property
     def default(self) -> Any:
@@ -60,6 +79,8 @@ class Planned:
     synthesis: bool
     key: str | None  # of idempotency; a submission without one is never repeated
     cancelled: bool  # somebody asks for its end while it runs
+    paused: bool  # somebody pauses it for a while
+    deadline_s: float | None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -84,8 +105,10 @@ def make(seed: int, number: int) -> Planned:
         "sub_tasks": rng.sample([_document(task, rng) for task in tasks.values()], len(tasks)),
         "synthesis_plan": "Say what was found." if synthesis else "",
     }
+    deadline_s = rng.uniform(0.2, 4.0) if rng.random() < 0.08 else None
     key = f"plan-{number}" if rng.random() < 0.75 else None
-    return Planned(number, document, tasks, synthesis, key, rng.random() < 0.06)
+    cancelled, paused = rng.random() < 0.06, rng.random() < 0.12
+    return Planned(number, document, tasks, synthesis, key, cancelled, paused, deadline_s)
 
 
 def _tasks(rng: random.Random) -> list[Task]:
@@ -114,16 +137,33 @@ def _task(id: str, parents: list[str], rng: random.Random) -> Task:
     kind: Kind = rng.choices(("work", "late", "wait", "human", "inference"), (84, 1, 6, 5, 4))[0]
     uses: tuple[Use, ...] = ("dependency", "part", "part", "text", "whole")
     fails = kind == "work" and rng.random() < 0.03
+    flaky = rng.randint(1, 3) if kind == "work" and not fails and rng.random() < 0.08 else 0
+    # The default would do for time-outs and `unavailable`, but it pauses for a second and more.
+    retries = kind == "late" or flaky or (fails and rng.random() < 0.3)
     return Task(
         id=id,
         kind=kind,
         parents={parent: rng.choice(uses) for parent in parents},
-        effect=rng.choice(_EFFECTS) if kind == "work" else "pure",
+        effect=rng.choice(_EFFECTS) if kind in ("work", "late") else "pure",
         fails=fails,
-        policy=rng.choice(_POLICIES) if fails or kind == "late" or rng.random() < 0.3 else "fail",
+        flaky=flaky,
+        retry=_retry(rng) if retries else None,
+        policy=rng.choice(_POLICIES) if fails or flaky or kind == "late" or rng.random() < 0.3 else "fail",
         kb=rng.randint(1_050, 1_600) if kind == "work" and rng.random() < 0.02 else rng.choice((0, 0, 1, 20)),
         seconds=round(rng.uniform(0.02, 1.2), 3) if kind == "wait" else 0.0,
     )
+
+
+def _retry(rng: random.Random) -> dict[str, Any]:
+    codes = rng.choice(({}, {"retry_on": [SCRIPTED, FLAKY, "timeout"]}, {"retry_on": [FLAKY]}))
+    return {
+        **codes,
+        "max_attempts": rng.randint(1, 4),
+        "backoff_seconds": rng.choice((0, 0.02, 0.1, 0.3)),
+        "factor": rng.choice((1, 2)),
+        "max_backoff_seconds": 0.5,
+        "jitter": rng.choice((0, 0.5)),
+    }
 
 
 def _document(task: Task, rng: random.Random) -> dict[str, Any]:
@@ -139,10 +179,12 @@ def _document(task: Task, rng: random.Random) -> dict[str, Any]:
     }
     if task.kind in ("human", "inference"):
         document["action_type"] = task.kind
+    if task.retry is not None:
+        document["retry"] = task.retry
     if task.policy == "default":
         document["default"] = task.default
     if task.kind == "late":
-        document["timeout_seconds"] = 0.03
+        document[rng.choice(("timeout_seconds", "idle_timeout_seconds"))] = 0.03
     return document
 
 
@@ -154,10 +196,13 @@ def _tool(task: Task, rng: random.Random) -> dict[str, Any]:
         return {"name": "human", "params": {"prompt": "Which is it?", "about": references}}
     if task.kind == "inference":
         return {"name": "inference", "params": {"prompt": "Tell what matters.", "about": references}}
-    place = "on_loop" if task.kind == "late" else rng.choice(("on_loop", "in_thread"))
+    place = rng.choice(("on_loop", "in_thread"))
     quick = (0, 0, rng.uniform(1, 10), rng.uniform(5, 120))
-    ms = 5_000 if task.kind == "late" else rng.uniform(150, 500) if rng.random() < 0.06 else rng.choice(quick)
+    slow = task.kind == "late" or rng.random() < (0.15 if task.effect == "once" else 0.05)
+    ms = rng.uniform(150, 500) if slow else rng.choice(quick)
     params = {"task": task.id, "inputs": references, "ms": round(ms, 1), "kb": task.kb, "fails": task.fails}
+    if task.flaky:
+        params["flaky"] = task.flaky
     if rng.random() < 0.15:
         params["reports"] = rng.randint(1, 4)
     return {"name": f"{task.effect}_{place}", "params": params}

@@ -59,10 +59,13 @@ def table(rounds: Mapping[str, Sequence[Figures]]) -> str:
     count("executions", "executions")
     for status in ("completed", "partial", "failed", "cancelled"):
         count(f"of these {status}", f"executions {status}")
+    count("of these ended by their deadline", "executions deadline")
+    count("of these paused and resumed", "pauses")
     count("steps", "steps")
     count("bodies of tools started", "start")
     count("of these again, for steps that had not ended", "started again")
     count("attempts cut off by a death", "attempts interrupted")
+    count("attempts repeated after an error, with a back-off", "retries")
     count("steps given up after three of those (`crash_loop`)", "steps in crash_loop")
     count("questions: did it happen?", "questions did_it_happen")
     count("questions of plans to a person", "questions human")

@@ -8,10 +8,10 @@ import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from chaos import sidelog
 from chaos.judge import Judge
@@ -24,11 +24,11 @@ from chaos.zygote import Zygote
 #: A victim gets new plans as long as fewer executions are unfinished.
 _ENOUGH = 8
 #: How long a victim may take to die, and to stop when asked to.
-_DIE_S, _STOP_S = 10.0, 30.0
+_DIE_S, _STOP_S = 30.0, 60.0
 #: How long the last victim may take to end everything.
 FINISH_S = 60.0
-#: How long a victim takes to open, until it is known better.
-_OPENING_S = {"embedded": 0.2, "served": 0.4, "fresh": 1.5}
+#: How long a victim takes to open on a fast machine, until it is known better.
+_OPENING_S = {"embedded": 0.06, "served": 0.08, "fresh": 0.8}
 #: A round with so many lives to each kill has victims that die by themselves.
 _LIVES_PER_KILL = 4
 
@@ -74,7 +74,8 @@ class _Victim:
     started_ms: float
     before: Look | None  # the database it was started on, as far as known
     caller: int = 0
-    predecessor: bool = False  # that lived when it was started
+    predecessor: _Victim | None = None  # that lived when it was started
+    died_ms: float = 0.0  # when it was killed
 
     @property
     def takes_over(self) -> bool:
@@ -103,6 +104,7 @@ class Round:
         self._next_plan = 1
         self._lives = 0
         self._look: Look | None = None
+        self._tables = False  # whether somebody has made them
         self._opened_s = {kind: [guess] for kind, guess in _OPENING_S.items()}
         self.figures = Figures(place.kind)
 
@@ -133,12 +135,15 @@ class Round:
         kind = rng.choices(("embedded", "served", "fresh"), (70, 26, 4))[0]
         if self._breakage and kind == "fresh":
             kind = "served"  # an interpreter of its own would be whole
-        # As long as the last ones took to open, so that a slow machine does not kill them all before they work.
-        opening_s = statistics.median(self._opened_s[kind][-5:])
+        opening_s = self._opening_s(kind)
         end: End = rng.choices(("kill", "line", "stop", "stop and kill"), (58, 20, 10, 12))[0]
-        # Some die while they open, those that make the tables more often; some in the midst of work, some after it.
-        early = 0.3 if self._look is not None and self._look.tables else 0.7
-        after_s = rng.uniform(0, opening_s) if rng.random() < early else opening_s + rng.uniform(0, 0.6)
+        # Some die while they open, some in the midst of work, some after it; nobody makes the tables in peace.
+        early, part, later_s = rng.random() < 0.3, rng.random(), rng.uniform(0, 0.6)
+        if not self._tables:
+            end = "kill"
+            after_s = opening_s * (0.3 + 0.7 * part) * 1.5**self._lives  # later and later, until they are there
+        else:
+            after_s = opening_s * part if early else opening_s + later_s
         return Life(
             kind,
             end,
@@ -146,20 +151,25 @@ class Round:
             lines=rng.randint(1, 120),
             signal=rng.choice((signal.SIGTERM, signal.SIGINT)),
             kill_after_s=rng.uniform(0, 0.25),
-            successor=end != "stop" and rng.random() < 0.1,
+            successor=rng.random() < 0.12 and end != "stop",
         )
 
-    def _start(self, life: Life, *, new_plans: bool = True, until: str = "killed") -> _Victim:
+    def _opening_s(self, kind: str) -> float:
+        """Return how long the last ones took to open: a slow machine must not kill them all before they work."""
+        return statistics.median(self._opened_s[kind][-5:])
+
+    def _start(self, life: Life, *, again: bool = True, most: int = 5, until: str = "killed") -> _Victim:
+        """Start a victim with at most so many new plans, and `again` those whose answer was lost."""
         rng = self._rng
-        plans = self._unanswered() if new_plans else ()
+        plans = self._unanswered() if again else ()
         unfinished = sum(not w.ended for w in self._look.executions.values()) if self._look else 0
-        if until == "killed" and unfinished < _ENOUGH:
-            count = rng.choice((1, 2, 3, 5))
-            plans += tuple(range(self._next_plan, self._next_plan + count))
-            self._next_plan += count
+        count = min(rng.choice((1, 2, 3, 5)), most if unfinished < _ENOUGH else 0)
+        plans += tuple(range(self._next_plan, self._next_plan + count))
+        self._next_plan += count
         job = Job(
             life.kind, self._place.url, str(self._log), self._seed, plans, until, breakage=self._breakage,
             max_concurrency=rng.choice((2, 64)), close_grace_s=rng.choice((0.0, 0.0, 0.05, 0.3)),
+            park_after_s=rng.choice((0.02, 0.2, 5.0)),
         )  # fmt: skip
         self._lives += 1
         errors = self._folder / f"{self._lives}-{life.kind}.err"
@@ -198,9 +208,9 @@ class Round:
             time.sleep(life.kill_after_s)
         if life.successor:
             following = self._draw()
-            successor = self._start(Life("embedded", "kill", following.after_s), new_plans=False)
-            successor.predecessor = True
-            time.sleep(self._rng.uniform(0, 0.15))
+            successor = self._start(Life("embedded", "kill", following.after_s), again=False)
+            successor.predecessor = victim
+            time.sleep(self._rng.uniform(0.2, 2.5) * self._opening_s("embedded"))
         self._end(victim, signal.SIGKILL)
         return successor
 
@@ -216,6 +226,7 @@ class Round:
     def _end(self, victim: _Victim, number: signal.Signals | None) -> None:
         """Kill a victim and its caller, or see it end by itself, and hear its last words."""
         if number is not None:
+            victim.died_ms = sidelog.now_ms()
             self._signal(victim.pid, number)
         code = self._zygote.wait(victim.pid, _DIE_S if number is not None else _STOP_S)
         if code is None:
@@ -242,8 +253,9 @@ class Round:
         words = victim.errors.read_text(errors="replace") if victim.errors.exists() else ""
         told = [line for line in sidelog.read(self._log)[0] if line.get("of", line["pid"]) == victim.pid]
         phases = {line["phase"]: line["ms"] for line in told if line["what"] == "phase"}
-        # Where nobody listens to SIGINT yet, Python itself ends with these words.
-        interrupted = "open" not in phases and words.rstrip().endswith("KeyboardInterrupt")
+        # Where nobody listens to SIGINT yet, Python itself has the last word, and some more.
+        early = victim.life.signal is signal.SIGINT and victim.life.end.startswith("stop") and "open" not in phases
+        interrupted = early and (code in (130, -signal.SIGINT) or words.rstrip().endswith("KeyboardInterrupt"))
         locked_out = code == 2 and "is in use by" in words
         counts[f"processes {kind}"] += 1
         counts["locked out"] += locked_out or "locked out" in phases
@@ -256,7 +268,12 @@ class Round:
             self._judge.accuse(Law.PROCESS, f"a {kind} victim ended with {code}; see {victim.errors}: {words[-600:]}")
         if "Traceback" in words and not interrupted:
             self._judge.accuse(Law.PROCESS, f"a {kind} victim told of an error; see {victim.errors}: {words[-600:]}")
-        if "open" in phases and not victim.predecessor:
+        before = victim.predecessor
+        # One that stops gives the lock back by itself.
+        lived = before is not None and before.life.end in ("kill", "line") and phases.get("open", inf) < before.died_ms
+        if before is not None and lived:
+            self._judge.accuse(Law.TWO, f"{victim.pid} opened the database, and {before.pid} was not dead yet")
+        if "open" in phases and before is None:
             opened_ms = phases["open"] - victim.started_ms
             self._opened_s[kind].append(opened_ms / 1000)
             if victim.takes_over:
@@ -270,28 +287,33 @@ class Round:
 
     def _see(self) -> Look:
         look = self._place.look(self._log.stat().st_size if self._log.exists() else 0)
-        self._look = look
+        self._look, self._tables = look, look.tables
         self._judge.see(look)
         self.figures.size_bytes = look.size_bytes
         return look
 
     def _finish(self) -> None:
         """Let one victim end everything, and another see that nothing is left to do."""
-        look = self._see() if self._look is None else self._look
-        for _ in range(2):
-            victim = self._start(Life("embedded", "stop", 0.0), until="ended")
-            code = self._zygote.wait(victim.pid, self._finish_s)
-            if code is None:
-                self._dump(victim.pid)
-                self._signal(victim.pid, signal.SIGKILL)
-                self._zygote.wait(victim.pid, _DIE_S)
-                self._judge.accuse(Law.STUCK, f"not everything ends within {self._finish_s:g} s; see {victim.errors}")
-            self._hear(victim, code if code is not None else 0)
-            look = self._look = self._place.look(self._log.stat().st_size)
-            self._judge.finish(look)
+        if self._look is None:
+            self._see()
+        for new in (1, 0):
+            look = self._finished(new)
             if self._judge.violations:
                 return
         self._judge.count(look)
+
+    def _finished(self, new: int) -> Look:
+        victim = self._start(Life("embedded", "stop", 0.0), most=new, until="ended")
+        code = self._zygote.wait(victim.pid, self._finish_s)
+        if code is None:
+            self._dump(victim.pid)
+            self._signal(victim.pid, signal.SIGKILL)
+            self._zygote.wait(victim.pid, _DIE_S)
+            self._judge.accuse(Law.STUCK, f"not everything ends within {self._finish_s:g} s; see {victim.errors}")
+        self._hear(victim, 0 if code is None else code)
+        look = self._look = self._place.look(self._log.stat().st_size)
+        self._judge.finish(look)
+        return look
 
 
 def _moment(phases: list[str], victim: _Victim) -> str:
@@ -303,8 +325,3 @@ def _moment(phases: list[str], victim: _Victim) -> str:
         if victim.takes_over:
             return "taking over"
     return {"open": "working", "locked out": "waiting for the lock"}.get(last, last)
-
-
-def describe(figures: Figures) -> Mapping[str, Any]:
-    """Return the figures as JSON."""
-    return {**vars(figures), "counts": dict(figures.counts), "moments": dict(figures.moments)}

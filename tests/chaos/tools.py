@@ -15,13 +15,11 @@ from typing import Any
 
 import orjson
 
+from chaos.plans import FLAKY, SCRIPTED
 from chaos.sidelog import VARIABLE, SideLog
 from dagbok.errors import ToolError
 from dagbok.tools.context import ToolContext
 from dagbok.tools.decorator import tool
-
-#: What a body that is told to fail fails with.
-SCRIPTED = "scripted"
 
 
 def digest_of(task: str, inputs: Any) -> str:
@@ -42,9 +40,9 @@ def _log() -> SideLog:
 class _Body:
     """One run of a body, as the side log tells it."""
 
-    def __init__(self, context: ToolContext, task: str, inputs: Any, kb: int, fails: bool, reports: int) -> None:
+    def __init__(self, context: ToolContext, task: str, inputs: Any, kb: int, code: str, reports: int) -> None:
         self._context, self._task, self._inputs, self._kb = context, task, inputs, kb
-        self._fails, self._reports = fails, reports
+        self._code, self._reports = code, reports
         self._ids = {"execution": context.execution_id, "task": context.task_id, "attempt": context.attempt}
         _log().write("start", **self._ids, key=context.idempotency_key)
 
@@ -53,13 +51,18 @@ class _Body:
             self._context.progress(f"{self._task}: part {number}", number / self._reports)
 
     def end(self) -> Any:
-        if self._fails:
+        if self._code:
             _log().write("fail", **self._ids)
-            raise ToolError("This task fails, as its plan says.", code=SCRIPTED)
+            raise ToolError("This task fails, as its plan says.", code=self._code)
         digest = digest_of(self._task, self._inputs)
         result = result_of(self._task, digest, self._kb)
         _log().write("end", **self._ids, digest=digest)
         return result
+
+
+def _code(context: ToolContext, fails: bool, flaky: int) -> str:
+    """Return the code of the error that an attempt fails with; "" for one that succeeds."""
+    return SCRIPTED if fails else FLAKY if context.attempt <= flaky else ""
 
 
 def _on_loop(effect: Any, max_concurrency: int | None = None) -> Any:
@@ -71,9 +74,10 @@ def _on_loop(effect: Any, max_concurrency: int | None = None) -> Any:
         ms: float = 0,
         kb: int = 0,
         fails: bool = False,
+        flaky: int = 0,
         reports: int = 0,
     ) -> Any:
-        run = _Body(context, task, inputs, kb, fails, reports)
+        run = _Body(context, task, inputs, kb, _code(context, fails, flaky), reports)
         run.report()
         if ms:
             await asyncio.sleep(ms / 1000)
@@ -91,9 +95,10 @@ def _in_thread(effect: Any, max_concurrency: int | None = None) -> Any:
         ms: float = 0,
         kb: int = 0,
         fails: bool = False,
+        flaky: int = 0,
         reports: int = 0,
     ) -> Any:
-        run = _Body(context, task, inputs, kb, fails, reports)
+        run = _Body(context, task, inputs, kb, _code(context, fails, flaky), reports)
         run.report()
         if ms:
             time.sleep(ms / 1000)

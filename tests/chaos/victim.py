@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import httpx2
@@ -23,6 +23,7 @@ from chaos.sidelog import VARIABLE, SideLog
 from chaos.tools import TOOLS
 from dagbok import AsyncClient, Dagbok
 from dagbok.cli.main import main as program
+from dagbok.engine import scheduler
 from dagbok.errors import DagbokError, DatabaseInUse, OutcomeUnknown, StoreUnavailable
 from dagbok.outside import find_owner
 from dagbok.settings import Settings, load
@@ -43,6 +44,7 @@ class Job:
     until: str = "killed"  # or ended: leave by itself once every execution has ended
     max_concurrency: int = 64
     close_grace_s: float = 0.2
+    park_after_s: float = 5.0
     server: int = 0  # for a caller: the pid of the server
     breakage: str = ""  # of `chaos.breakages`
 
@@ -64,6 +66,7 @@ def run(job: Job) -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     os.environ.clear()
     os.environ.update(environment(job))
+    scheduler.PARK_AFTER_S = job.park_after_s  # no setting, and nobody has the patience for real ones
     breakages.apply(job.breakage)
     log = SideLog(job.log)
     try:
@@ -113,14 +116,21 @@ async def _opened(stack: AsyncExitStack, settings: Settings, log: SideLog) -> Da
 async def _work(driver: Driver, job: Job, stop: asyncio.Event) -> None:
     """Use the engine until all is done, or somebody wants this process to stop."""
     using, stopping = asyncio.create_task(_use(driver, job)), asyncio.create_task(stop.wait())
-    await asyncio.wait([using, stopping], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    using.cancel()
-    with suppress(asyncio.CancelledError):
-        await using
+    try:
+        await asyncio.wait([using, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:  # Ctrl-C comes as a cancellation
+        stopping.cancel()
+        while not using.done():
+            # Again and again: before Python 3.12 `asyncio.wait_for` may swallow one.
+            # https://github.com/python/cpython/issues/86296
+            using.cancel()
+            await asyncio.wait([using], timeout=0.5)
+        if not using.cancelled():
+            using.result()
 
 
 async def _use(driver: Driver, job: Job) -> None:
+    await driver.resume_all()
     if job.until == "ended":
         await driver.submit(job.plans)
         await driver.until_all_ended()

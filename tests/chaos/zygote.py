@@ -111,8 +111,11 @@ def main() -> None:
 
 
 def _fork(job: Job, errors: str) -> int:
+    # A signal within `os.fork` would be lost: Python runs handlers of its own there, and ignores what they raise.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
     code = 70
     try:
@@ -120,6 +123,7 @@ def _fork(job: Job, errors: str) -> int:
         words = os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.dup2(words, 1)
         os.dup2(words, 2)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if job.kind == "fresh":
             os.execve(sys.executable, [sys.executable, "-m", *arguments(job)], environment(job))
         code = run(job)

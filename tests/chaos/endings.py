@@ -1,0 +1,194 @@
+"""What one execution has to have become, said from its plan: the judge's own account of the engine's rules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import laws
+from chaos.plans import Planned, Task
+from chaos.tools import digest_of, result_of
+from dagbok.domain.ids import SYNTHESIS
+from laws import Row, Written
+
+#: Attempts of one step that deaths may cut off; the last one fails it.
+_INTERRUPTIONS = 3
+#: A loop that is busy for so long may still begin what was its turn before.
+_LAG_MS = 2_000
+
+
+class Ending:
+    """Judges one execution that has ended."""
+
+    def __init__(self, planned: Planned, written: Written, ends: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Take its plan, its rows, and by task what its bodies told when they ended."""
+        self._planned, self._written, self._ends = planned, written, ends
+        self._cancelled = written.execution["status"] == "cancelled"
+        self._results = {
+            task_id: None if row["result"] is None else json.loads(row["result"])
+            for task_id, row in written.steps.items()
+        }
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each thing that is not as it has to be."""
+        if self._written.steps.keys() - {SYNTHESIS} != self._planned.tasks.keys():
+            yield "its steps are not those of its plan"
+            return
+        if self._cancelled and not self._planned.cancelled:
+            yield "nobody asked for its end"
+        yield from self._deadline()
+        for task in self._planned.tasks.values():
+            for fault in self._step(task, self._written.steps[task.id]):
+                yield f"{task.id} ({task.kind}, {task.effect}): {fault}"
+        yield from self._synthesis()
+        if not self._cancelled:
+            yield from self._final_result()
+
+    def _step(self, task: Task, row: Row) -> Iterator[str]:
+        yield from self._backed_off(task)
+        if row["status"] == "cancelled":
+            if row["reason"] != ("cancelled" if self._cancelled else "deadline" if self._overdue else "nothing"):
+                yield f"was cancelled: {row['reason']}"
+            return
+        lost = [parent for parent in task.parents if not laws.done(self._written.steps[parent])]
+        if lost:
+            if (row["status"], row["reason"]) != ("skipped", "dependency_failed"):
+                yield f"is {row['status']}, and {lost} were lost"
+            return
+        interrupted = self._outcomes(task.id).count("interrupted")
+        if interrupted > _INTERRUPTIONS or (interrupted == _INTERRUPTIONS) != (row["error_code"] == "crash_loop"):
+            yield f"was interrupted {interrupted} times, and its error is {row['error_code']}"
+        if row["error_code"] is not None:
+            yield from self._failed(task, row)
+        else:
+            yield from self._succeeded(task, row)
+
+    def _failed(self, task: Task, row: Row) -> Iterator[str]:
+        code = row["error_code"]
+        allowed = {"crash_loop", task.code}
+        failures = sum(outcome in ("failed", "timeout") for outcome in self._outcomes(task.id))
+        # Where a pause would reach beyond the deadline, a step is given up at once.
+        if code == task.code and failures != task.attempts and self._written.execution["deadline_at"] is None:
+            yield f"was given up after {failures} failures, and has {task.attempts} attempts"
+        if "fail" in decisions(self._written, task.id):
+            allowed.add("outcome_unknown")
+        if code not in allowed:
+            yield f"failed with {code}: {row['error']}"
+        expected = {"fail": "failed", "skip": "skipped", "default": "completed"}[task.policy]
+        if row["status"] != expected:
+            yield f"failed, its policy is {task.policy}, and it is {row['status']}"
+        if task.policy == "default" and self._results[task.id] != task.default:
+            yield f"failed, and has not its default but {str(row['result'])[:100]}"
+
+    def _succeeded(self, task: Task, row: Row) -> Iterator[str]:
+        if row["status"] != "completed":
+            yield f"is {row['status']} without an error: {row['reason']}"
+            return
+        result = self._results[task.id]
+        told = "succeeded" in decisions(self._written, task.id)[-1:]
+        if task.fails or (task.kind == "late" and not told) or (task.kind == "work" and row["attempt"] <= task.flaky):
+            yield "completed, and was told to fail"
+            return
+        if task.kind == "human":
+            if result != task.answer():
+                yield f"was answered with {result}"
+        elif task.kind == "wait":
+            yield from self._waited(task, row)
+        elif task.kind == "inference":
+            if not (isinstance(result, str) and result):
+                yield f"has no text but {str(result)[:100]}"
+        else:
+            yield from self._worked(task, row, result)
+
+    def _worked(self, task: Task, row: Row, result: Any) -> Iterator[str]:
+        digest = digest_of(task.id, task.inputs(self._results))
+        if result != result_of(task.id, digest, task.kb):
+            yield f"its result does not follow from those of its parents: {str(result)[:100]}, expected {digest}"
+        attempt = row["attempt"]
+        told = "succeeded" in decisions(self._written, task.id)[-1:]
+        # A thread that was given up tells late, perhaps after the next attempt has begun.
+        ran = [line for line in self._ends.get(task.id, ()) if line["attempt"] == attempt or task.kind == "late"]
+        if not ran or {line.get("digest") for line in ran} != {digest}:
+            yield f"has a result of attempt {attempt}, and its body told of {ran or 'nothing'}"
+        if told != (attempt in {row["number"] for row in self._rows(task.id)}):
+            yield f"completed at attempt {attempt}, whose row is {self._outcomes(task.id)}"
+
+    def _backed_off(self, task: Task) -> Iterator[str]:
+        """No attempt begins before the back-off of the one before is over."""
+        not_before = 0
+        for event in self._written.events:
+            if event["task_id"] != task.id or event["data"] is None:
+                continue
+            if event["type"] == "substep.retrying":
+                not_before = event["at"] + json.loads(event["data"]).get("delayMs", 0)
+            elif event["type"] == "substep.started" and event["at"] < not_before - 2:
+                yield f"began {not_before - event['at']} ms before its back-off was over"
+
+    @property
+    def _overdue(self) -> bool:
+        return bool(self._written.execution["error_code"] == "deadline")
+
+    def _deadline(self) -> Iterator[str]:
+        """An execution is ended by its deadline, not before it, and begins nothing after it."""
+        row = self._written.execution
+        deadline_at = row["deadline_at"]
+        if deadline_at is None:
+            if self._overdue:
+                yield "its deadline has passed, and it has none"
+            return
+        if self._overdue and row["completed_at"] < deadline_at:
+            yield f"its deadline ended it {deadline_at - row['completed_at']} ms early"
+        for event in self._written.events:
+            if event["type"] == "substep.started" and event["at"] > deadline_at + _LAG_MS:
+                yield f"{event['task_id']} began {event['at'] - deadline_at} ms after the deadline"
+
+    def _waited(self, task: Task, row: Row) -> Iterator[str]:
+        waited_ms = row["completed_at"] - (row["started_at"] or row["completed_at"])
+        # Both loops and the diary count whole milliseconds, each from where its own began.
+        if waited_ms < task.seconds * 1000 - 2 or row["attempt"] != 1:
+            yield f"was to wait {task.seconds} s, once, and waited {waited_ms} ms at attempt {row['attempt']}"
+
+    def _synthesis(self) -> Iterator[str]:
+        row = self._written.steps.get(SYNTHESIS)
+        if (row is not None) != self._planned.synthesis:
+            yield "it has a synthesis, or none, and its plan says otherwise"
+        elif row is not None and row["status"] != "cancelled":
+            some = self._written.execution["completed_tasks"] > 0
+            expected = ("failed" if row["error_code"] == "crash_loop" else "completed") if some else "skipped"
+            if row["status"] != expected:
+                yield f"its synthesis is {row['status']} and not {expected}: {row['error']}"
+
+    def _final_result(self) -> Iterator[str]:
+        final, row = self._written.execution["final_result"], self._written.steps.get(SYNTHESIS)
+        if row is not None:
+            if row["status"] == "completed" and not (final and final == self._results[SYNTHESIS]):
+                yield "its final result is not that of its synthesis"
+            return
+        sinks = {task_id: self._results[task_id] for task_id in self._planned.sinks}
+        if len(sinks) == 1:
+            (only,) = sinks.values()
+            expected: Any = only
+        else:
+            expected = {task_id: result for task_id, result in sinks.items() if self._has_result(task_id)} or None
+        if final is None or isinstance(expected, str):
+            found: Any = final
+        else:
+            found = json.loads(final)
+        if found != expected:
+            yield f"its final result is not that of its last steps: {str(final)[:100]}"
+
+    def _has_result(self, task_id: str) -> bool:
+        return self._written.steps[task_id]["result"] is not None
+
+    def _rows(self, task_id: str) -> list[Row]:
+        return [row for row in self._written.attempts if row["task_id"] == task_id]
+
+    def _outcomes(self, task_id: str) -> list[str]:
+        return [row["outcome"] for row in self._rows(task_id)]
+
+
+def decisions(written: Written, task_id: str) -> list[str]:
+    """Return what a person decided about the attempts of a step that were cut off, in order."""
+    asked = [row for row in written.questions if row["task_id"] == task_id and row["kind"] == "did_it_happen"]
+    return [json.loads(row["answer"])["decision"] for row in asked if row["answer"] is not None]
