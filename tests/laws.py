@@ -98,7 +98,7 @@ def _by_execution(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 def broken(written: Written) -> list[str]:
     """Return a sentence for each law that the rows break."""
     id = written.execution["id"]
-    laws = (_counters, _status, _order, _diary, _replay, _pauses, _tries, _inbox, _dataflow)
+    laws = (_counters, _status, _order, _diary, _replay, _pauses, _tries, _times, _inbox, _dataflow)
     return [f"{id}: {fault}" for law in laws for fault in law(written)]
 
 
@@ -218,6 +218,29 @@ def _tries(written: Written) -> Iterator[str]:
             yield f"{task_id}: runs attempt {last}, whose end is written already"
         if step["status"] == "failed" and last and last not in own:
             yield f"{task_id}: failed, and its last attempt did not"
+
+
+def _times(written: Written) -> Iterator[str]:
+    """No attempt begins before the back-off of the one before is over, and a timer rings when it should.
+
+    Loops and the diary count whole milliseconds, each from where its own began.
+    """
+    not_before: dict[str, int] = {}
+    for event in written.events:
+        if event["type"] == EventType.SUBSTEP_RETRYING:
+            not_before[event["task_id"]] = event["at"] + json.loads(event["data"]).get("delayMs", 0)
+        elif event["type"] == EventType.SUBSTEP_STARTED:
+            early_ms = not_before.get(event["task_id"], 0) - event["at"]
+            if early_ms > 2:
+                yield f"{event['task_id']}: began {early_ms} ms before its back-off was over"
+    for task_id, step in written.steps.items():
+        if step["tool_or_prompt_name"] == "wait" and step["status"] == "completed" and step["error_code"] is None:
+            seconds, waited_ms = (
+                json.loads(step["tool_or_prompt_params"])["seconds"],
+                step["completed_at"] - step["started_at"],
+            )
+            if isinstance(seconds, int | float) and waited_ms < seconds * 1000 - 2:
+                yield f"{task_id}: was to wait {seconds} s, and waited {waited_ms} ms"
 
 
 def _inbox(written: Written) -> Iterator[str]:

@@ -3,7 +3,7 @@
     PYTHONPATH=tests python -m chaos.breakages [NAME ...]
 
 Each is put into every victim of a round (`apply`); the program runs rounds on SQLite until one is caught, and prints by
-what. It exits with 1 if a fault stays unseen.
+what. It exits with 1 if a fault stays unseen. Tests of faults break the engine in their own process (`broken`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,24 @@ Function = Callable[..., Any]
 BREAKAGES: dict[str, Callable[[], None]] = {}
 
 
+_MENDS: list[Callable[[], None]] = []  # what takes back the breakages of this process
+
+
 def apply(name: str) -> None:
     """Break this process; "" leaves it whole."""
     if name:
         BREAKAGES[name]()
+
+
+@contextmanager
+def broken(name: str) -> Iterator[None]:
+    """Break this process for a while."""
+    try:
+        apply(name)
+        yield
+    finally:
+        while _MENDS:
+            _MENDS.pop()()
 
 
 def _breakage(breaks: Callable[[], None]) -> Callable[[], None]:
@@ -47,7 +63,12 @@ def _breakage(breaks: Callable[[], None]) -> Callable[[], None]:
 
 
 def _patch(owner: Any, name: str, around: Callable[[Function], Function]) -> None:
-    setattr(owner, name, around(getattr(owner, name)))
+    _set(owner, name, around(getattr(owner, name)))
+
+
+def _set(owner: Any, name: str, value: Any) -> None:
+    _MENDS.append(partial(setattr, owner, name, getattr(owner, name)))
+    setattr(owner, name, value)
 
 
 def _stored(change: Callable[[Any], Any]) -> None:
@@ -135,7 +156,7 @@ def writes_no_cut_off_attempts() -> None:
 
 @_breakage
 def never_gives_up_a_crash_loop() -> None:
-    aggregate.MAX_INTERRUPTIONS = 1_000
+    _set(aggregate, "MAX_INTERRUPTIONS", 1_000)
 
 
 @_breakage
