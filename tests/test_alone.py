@@ -51,7 +51,7 @@ def test_what_was_asked_is_applied_and_the_execution_belongs_to_nobody(database:
         ann = "ann with 4111-1111-1111-1111"
         numbers = [commander.write(id, kind, ann) for kind in ("pause", "resume")]
         assert {command.by for command in commander._reader.pending_commands()} == {"ann with [secret CARD]"}
-        numbers.append(takeover.write_command(database, id, "pause", {}, ann))  # who does not know our secrets
+        numbers.append(takeover.write_command(database, id, "pause", {}, ann, at_ms=0))  # who does not know our secrets
         assert not any(commander.is_applied(id, number) for number in numbers)
         await commander.apply(id)
         assert all(commander.is_applied(id, number) for number in numbers)

@@ -34,7 +34,7 @@ def test_a_running_execution_is_cancelled_by_a_command_of_another_process(databa
         async with Dagbok(database_url, tools=[forever]) as dagbok:
             submitted = await dagbok.submit(_plan("forever"))
             other = Database.open(database_url)
-            await asyncio.to_thread(write_command, other, submitted.execution_id, "cancel", {}, "ann")
+            await asyncio.to_thread(write_command, other, submitted.execution_id, "cancel", {}, "ann", at_ms=0)
             other.close()
             execution = await dagbok.wait(submitted.execution_id)
         assert execution.status is ExecutionStatus.CANCELLED
@@ -65,7 +65,7 @@ def test_a_command_for_an_execution_that_has_ended_changes_nothing_and_is_marked
             submitted = await dagbok.submit(_plan("forever"))
             ended = await dagbok.cancel(submitted.execution_id)
             other = Database.open(database_url)
-            await asyncio.to_thread(write_command, other, ExecutionId(ended.id), "cancel", {}, None)
+            await asyncio.to_thread(write_command, other, ExecutionId(ended.id), "cancel", {}, None, at_ms=0)
             other.close()
             await dagbok.service._worker.hear()
             assert dagbok.service.reader.pending_commands() == []

@@ -134,7 +134,7 @@ def test_a_command_of_another_process_reaches_what_has_left(database_url: str, k
             submitted = await dagbok.submit(_plan(_wait(HOUR_S), QUESTION))
             await parked.left()
             other = Database.open(database_url)
-            await asyncio.to_thread(write_command, other, submitted.execution_id, kind, {}, "ann")
+            await asyncio.to_thread(write_command, other, submitted.execution_id, kind, {}, "ann", at_ms=0)
             other.close()
             if kind == "cancel":
                 while _row(dagbok, submitted.execution_id)["status"] != "cancelled":

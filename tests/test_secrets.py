@@ -182,7 +182,7 @@ def test_no_row_no_line_and_no_answer_holds_a_secret(database_url: str, tmp_path
         )
         database = Database.open(database_url)
         data = {"taskId": "hang", "answer": {"decision": "succeeded", "result": "from elsewhere"}}
-        write_command(database, id, "answer", data, "someone", wait="hang#1")
+        write_command(database, id, "answer", data, "someone", at_ms=0, wait="hang#1")
         database.close()
         ended = until(lambda: (e := ask(client, "GET", f"/dag-executions/{id}", 200))["completedAt"] and e)
         cancelled = ask(client, "POST", "/execute-dag", 202, plan_of(task("hang", "hang", token=secret("CANARY"))))
@@ -322,7 +322,7 @@ def test_a_value_stored_before_it_was_a_secret_is_not_stored_again(database_url:
             database = Database.open(database_url)
             data = {"taskId": "ask", "answer": ["is true-value-1"]}
             await asyncio.to_thread(
-                write_command, database, submitted.execution_id, "answer", data, "true-value-1", wait="ask#1"
+                write_command, database, submitted.execution_id, "answer", data, "true-value-1", at_ms=0, wait="ask#1"
             )
             database.close()
             await dagbok.service._worker.hear()

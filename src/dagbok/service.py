@@ -340,7 +340,9 @@ class Service(Diary):
         if not await asyncio.to_thread(self.judge, execution_id, kind):
             return None
         await self._ensure_available()
-        number = await self._journal.write_command(ExecutionId(execution_id), kind, {}, by)
+        number = await self._journal.write_command(
+            ExecutionId(execution_id), kind, {}, by, at_ms=self._worker.clock.now_ms()
+        )
         await self._worker.hear()
         return number
 
@@ -369,7 +371,9 @@ class Service(Diary):
         data = {"taskId": task_id, "answer": await asyncio.to_thread(read_answer)}
         wait = f"{task_id}#{question['number']}"
         await self._ensure_available()
-        number = await self._journal.write_command(ExecutionId(execution_id), "answer", data, by, wait=wait)
+        number = await self._journal.write_command(
+            ExecutionId(execution_id), "answer", data, by, at_ms=self._worker.clock.now_ms(), wait=wait
+        )
         await self._worker.hear()
         return number
 

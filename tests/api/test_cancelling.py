@@ -128,7 +128,7 @@ def by_http(side: Side, execution_id: str) -> None:
 def by_the_database(side: Side, execution_id: str) -> None:
     database = Database.open(side.database_url)
     try:
-        write_command(database, ExecutionId(execution_id), "cancel", {}, "ann")
+        write_command(database, ExecutionId(execution_id), "cancel", {}, "ann", at_ms=0)
     finally:
         database.close()
 

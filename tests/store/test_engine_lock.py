@@ -70,7 +70,7 @@ def test_reads_and_commands_never_take_the_lock(database: Database) -> None:
     lock.acquire(command="engine")
     Reader(database).list_executions()
     with pytest.raises(Exception, match="There is no execution"):
-        write_command(database, diary.execution_id(1), "cancel", {}, None)
+        write_command(database, diary.execution_id(1), "cancel", {}, None, at_ms=0)
     lock.release()
 
 

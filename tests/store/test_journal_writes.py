@@ -258,7 +258,7 @@ def test_deleting_leaves_nothing_of_the_execution(database: Database) -> None:
             await journal.create(new)
             await journal.create(other)
             await journal.append(full)
-            await journal.write_command(new.id, "cancel", {}, "ann")
+            await journal.write_command(new.id, "cancel", {}, "ann", at_ms=0)
             assert await journal.delete(new.id) == 3
             with pytest.raises(NotFound):
                 await journal.delete(new.id)
@@ -306,13 +306,13 @@ def test_commands_wait_for_their_owner_and_a_question_takes_one_answer(database:
             await journal.create(new)
             await journal.create(other)
             assert not reader.commands_changed()
-            first = await journal.write_command(new.id, "answer", {"value": "ö"}, "ann", wait="2#1")
+            first = await journal.write_command(new.id, "answer", {"value": "ö"}, "ann", at_ms=0, wait="2#1")
             with pytest.raises(Conflict):
-                await journal.write_command(new.id, "answer", {"value": 2}, "bob", wait="2#1")
-            second = await journal.write_command(other.id, "cancel", {}, None)
-            await journal.write_command(other.id, "cancel", {}, None)
+                await journal.write_command(new.id, "answer", {"value": 2}, "bob", at_ms=0, wait="2#1")
+            second = await journal.write_command(other.id, "cancel", {}, None, at_ms=0)
+            await journal.write_command(other.id, "cancel", {}, None, at_ms=0)
             with pytest.raises(NotFound):
-                await journal.write_command(diary.execution_id(99_999_999), "cancel", {}, None)
+                await journal.write_command(diary.execution_id(99_999_999), "cancel", {}, None, at_ms=0)
             assert reader.commands_changed()
             assert not reader.commands_changed()
             pending = reader.pending_commands([new.id])

@@ -61,7 +61,9 @@ class Commander:
         """Make a command durable and return its number. Raises NotJson for `by`, and as `takeover.write_command`."""
         by = self._redactor.value(by)
         values.check(by)
-        return takeover.write_command(self._database, ExecutionId(execution_id), kind, {}, by)
+        return takeover.write_command(
+            self._database, ExecutionId(execution_id), kind, {}, by, at_ms=self._clock.now_ms()
+        )
 
     def is_applied(self, execution_id: str, number: int) -> bool:
         """Return whether an owner has applied a command, or the execution is gone. Raises StoreUnavailable."""

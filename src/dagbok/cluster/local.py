@@ -44,7 +44,7 @@ class OwningJournal(Journal, Protocol):
         ...
 
     def write_command(
-        self, execution_id: ExecutionId, kind: str, data: Mapping[str, Json], by: str | None
+        self, execution_id: ExecutionId, kind: str, data: Mapping[str, Json], by: str | None, *, at_ms: int
     ) -> asyncio.Future[int]:
         """Write a command and return its number."""
         ...
@@ -274,7 +274,7 @@ class LocalWorker:
                 return
             came = doubt.brought(outcome.result, outcome.code, outcome.message)
             data = {"taskId": call.task_id, "attempt": call.attempt, "brought": came}
-            await self._journal.write_command(call.execution_id, "late", data, None)
+            await self._journal.write_command(call.execution_id, "late", data, None, at_ms=self.clock.now_ms())
             await self.hear()
         except DagbokError as exc:
             log.warning("execution %s: what task %s brought late is lost: %s", call.execution_id, call.task_id, exc)

@@ -137,7 +137,14 @@ class Journal:
         return self._call(run)
 
     def write_command(
-        self, execution_id: ExecutionId, kind: str, data: Mapping[str, Json], by: str | None, *, wait: str | None = None
+        self,
+        execution_id: ExecutionId,
+        kind: str,
+        data: Mapping[str, Json],
+        by: str | None,
+        *,
+        at_ms: int,
+        wait: str | None = None,
     ) -> asyncio.Future[int]:
         """Write a command (`takeover.write_command`), once, and return its number.
 
@@ -145,7 +152,7 @@ class Journal:
             NotFound: There is no such execution.
             Conflict: The question `wait` has an answer already, another one.
         """
-        return self._call(repeats.Asking(self._database, execution_id, kind, data, by, wait).run)
+        return self._call(repeats.Asking(self._database, execution_id, kind, data, by, at_ms, wait).run)
 
     async def close(self) -> None:
         """Commit what was appended, stop the thread and close its connection.

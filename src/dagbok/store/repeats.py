@@ -6,7 +6,6 @@ answer that was written meets itself as the answer of somebody else, and a comma
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import sqlalchemy as sa
@@ -55,6 +54,7 @@ class Asking:
         kind: str,
         data: Mapping[str, Json],
         by: str | None,
+        at_ms: int,
         wait: str | None,
     ) -> None:
         self._database = database
@@ -62,27 +62,27 @@ class Asking:
         self._kind = kind
         self._data = data
         self._by = by
+        self._at_ms = at_ms
         self._wait = wait
-        self._since_ms: int | None = None  # the first try
+        self._tried = False
 
     def run(self) -> int:
         """Return the number of the command. Raises as `takeover.write_command`."""
-        if self._since_ms is None:
-            self._since_ms = time.time_ns() // 1_000_000
-        elif (number := self._find(self._since_ms)) is not None:
+        if self._tried and (number := self._find()) is not None:
             return number
+        self._tried = True
         return takeover.write_command(
-            self._database, self._execution_id, self._kind, self._data, self._by, wait=self._wait
+            self._database, self._execution_id, self._kind, self._data, self._by, at_ms=self._at_ms, wait=self._wait
         )
 
-    def _find(self, since_ms: int) -> int | None:
+    def _find(self) -> int | None:
         """Return the number of the command if an earlier try has written it.
 
         An equal one of somebody else in this very moment would do as well: it asks the same.
         """
         of = commands.c
         query = select(of.id, of.data).where(
-            of.execution_id == self._execution_id, of.kind == self._kind, of.at >= since_ms,
+            of.execution_id == self._execution_id, of.kind == self._kind, of.at == self._at_ms,
             of.wait.is_not_distinct_from(self._wait), of.by.is_not_distinct_from(self._by),
         )  # fmt: skip
         with self._database.reading() as connection:

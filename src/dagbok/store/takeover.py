@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,11 +100,13 @@ def write_command(
     data: Mapping[str, Json],
     by: str | None,
     *,
+    at_ms: int,
     wait: str | None = None,
 ) -> int:
     """Ask something of an execution and return the number of the command; its owner applies it.
 
     Args:
+        at_ms: When it is asked.
         wait: Names the question that this answers, as "TASK#NUMBER"; each takes one answer.
 
     Raises:
@@ -120,7 +121,7 @@ def write_command(
         if wait is not None and connection.execute(taken).first() is not None:
             raise _answered(execution_id, wait)
         insert = database.insert(commands).values(
-            execution_id=execution_id, kind=kind, data=values.encode(dict(data)), by=by, at=_now_ms(), wait=wait
+            execution_id=execution_id, kind=kind, data=values.encode(dict(data)), by=by, at=at_ms, wait=wait
         )
         number = connection.execute(insert.on_conflict_do_nothing().returning(commands.c.id)).scalar_one_or_none()
         if number is None:  # somebody else answered in this very moment
@@ -173,7 +174,3 @@ def _no_execution(execution_id: ExecutionId) -> NotFound:
 
 def _answered(execution_id: ExecutionId, wait: str | None) -> Conflict:
     return Conflict(f"Question {wait} of execution {execution_id} has an answer already.", execution_id=execution_id)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
