@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401 - at the end of a session its plugin imports it, too deep in the stack for CPython 3.11
 import pytest
 
 import postgres

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,7 @@ from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus
 from dagbok.domain.validate import Limits, Problem, check, literals, read
 from dagbok.domain.values import Json, JsonText
-from dagbok.errors import BadInput, Conflict, NotFound, OutcomeUnknown, StoreUnavailable
+from dagbok.errors import BadInput, Conflict, DagbokError, NotFound, OutcomeUnknown, StoreUnavailable
 from dagbok.notify import transitions
 from dagbok.settings import Settings
 from dagbok.store.idempotency import Asked, Keys
@@ -35,6 +36,8 @@ from dagbok.store.journal import Journal
 from dagbok.store.queries import Reader
 from dagbok.store.readiness import Readiness
 from dagbok.tools.registry import Registry
+
+log = logging.getLogger("dagbok.service")
 
 Row = Mapping[str, Any]
 
@@ -46,6 +49,8 @@ LARGE_PLAN = 50
 SHOWN_ATTEMPTS = 20
 #: How long a submission waits for its commit; less if the database is known to be away.
 SUBMIT_PATIENCE_S = 30
+#: How long whoever asks something waits until it is applied; it is durable by then.
+HEARING_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +348,7 @@ class Service(Diary):
         number = await self._journal.write_command(
             ExecutionId(execution_id), kind, {}, by, at_ms=self._worker.clock.now_ms()
         )
-        await self._worker.hear()
+        await self._let_hear()
         return number
 
     async def answer(
@@ -365,6 +370,7 @@ class Service(Diary):
             InvalidAnswer: The answer does not fit; nothing was changed.
         """
         # Before it is judged, because what is wrong with an answer is told with parts of it.
+        values.check(by)
         answer, by = self.redactor.value(dict(answer)), self.redactor.value(by)
         question = await asyncio.to_thread(self._question, execution_id, task_id)
         read_answer = partial(answers.read, question["kind"], question["answer_schema"], answer)
@@ -374,8 +380,19 @@ class Service(Diary):
         number = await self._journal.write_command(
             ExecutionId(execution_id), "answer", data, by, at_ms=self._worker.clock.now_ms(), wait=wait
         )
-        await self._worker.hear()
+        await self._let_hear()
         return number
+
+    async def _let_hear(self) -> None:
+        """Let what is durable now be applied. It is accepted: whatever delays that is no error of who asked.
+
+        The worker comes back to it by itself.
+        """
+        try:
+            async with asyncio.timeout(HEARING_S):
+                await self._worker.hear()
+        except (DagbokError, TimeoutError) as exc:
+            log.warning("what was asked is applied later: %r", exc)
 
     def _question(self, execution_id: str, task_id: str) -> Row:
         question = self.reader.question(execution_id, task_id)

@@ -444,6 +444,43 @@ def test_an_execution_that_another_owner_took_is_dropped_and_its_bodies_are_cut_
     asyncio.run(main())
 
 
+def _statuses(execution: Execution) -> list[str]:
+    return [str(step.status) for step in execution.steps]
+
+
+def test_a_step_that_fails_before_it_begins_leaves_the_room_of_its_tool_to_others() -> None:
+    async def main() -> None:
+        bench = Bench(FakeTool("work", _echo, max_concurrency=1))
+        done = await bench.run(task("a"), task("b", params={"key": {"secret": "NOBODY_HAS_IT"}}), task("c"))
+        assert _statuses(done) == ["completed", "failed", "completed"]
+
+    asyncio.run(main())
+
+
+def test_a_paused_execution_leaves_the_room_of_a_tool_to_others_and_rests_itself() -> None:
+    async def main() -> None:
+        goes_on = asyncio.Event()
+
+        async def body(call: Call) -> object:
+            if call.task_id == "a":
+                await goes_on.wait()
+            return 1
+
+        bench = Bench(FakeTool("work", body, max_concurrency=1))
+        first, paused, last = (bench.add(plan(task(id))) for id in ("a", "b", "c"))
+        await quiet()
+        bench.scheduler.apply(Command(1, paused.id, "pause", {}, None, 0))
+        await bench.scheduler.wait(paused.id)  # which it does at once: nothing of it runs
+        goes_on.set()
+        await bench.finish(first, last)
+        assert [_statuses(each) for each in (first, paused, last)] == [["completed"], ["pending"], ["completed"]]
+        bench.scheduler.apply(Command(2, paused.id, "resume", {}, None, 0))
+        await bench.finish(paused)
+        assert _statuses(paused) == ["completed"]
+
+    asyncio.run(main())
+
+
 def test_an_execution_whose_rows_are_rejected_is_ended_from_what_was_accepted_and_waiters_hear_of_that() -> None:
     async def main() -> None:
         journal = FakeJournal(held=True)
@@ -451,13 +488,14 @@ def test_an_execution_whose_rows_are_rejected_is_ended_from_what_was_accepted_an
         made = bench.add(plan(task("a")))
         waiter = asyncio.ensure_future(bench.scheduler.wait(made.id))
 
-        def end(lost_id: str, error: StoreRejected) -> None:
+        def end(lost_id: str, error: BaseException) -> bool:
             again = execution(plan(task("a")), bench.tools)
             again.id = made.id
-            again.abort(Reason.STORE_REJECTED, error.message, bench.clock.now_ms())
+            again.abort(Reason.STORE_REJECTED, str(error), bench.clock.now_ms())
             bench.scheduler.take_over(again)
+            return True
 
-        bench.scheduler.on_rejected = end
+        bench.scheduler.on_lost = end
         await quiet()
         journal.held = False
         journal.release(StoreRejected("no such column"))
@@ -474,7 +512,7 @@ def test_waiters_hear_of_a_rejected_execution_that_cannot_be_ended_either() -> N
         bench = Bench(FakeTool("work", _echo), journal=journal)
         made = bench.add(plan(task("a")))
         waiter = asyncio.ensure_future(bench.scheduler.wait(made.id))
-        bench.scheduler.on_rejected = bench.scheduler.give_up
+        bench.scheduler.on_lost = lambda *_: False
         await quiet()
         journal.release(StoreRejected())
         with pytest.raises(StoreRejected):

@@ -27,8 +27,8 @@ def test_room_promised_to_an_execution_that_is_gone_goes_to_the_next() -> None:
     slots: Slots[str] = Slots(10)
     tool = FakeTool("t", _nothing, max_concurrency=1)
     slots.take(tool)
-    slots.park(tool, "a", 0, 1)
-    slots.park(tool, "b", 0, 1)
+    slots.line_up(tool, "a", 0, 1)
+    slots.line_up(tool, "b", 0, 1)
     slots.release(tool)  # a's step is promised the room, and waits in the common queue
     slots.discard("a")
     assert slots.pop() == ("b", 0)

@@ -30,7 +30,7 @@ from dagbok.store.queries import Reader
 CLOSE_TIMEOUT_S: Final = 2.0
 
 
-def settle(execution: Execution, pending: Iterable[Command], now_ms: int) -> Changes:
+def apply_and_release(execution: Execution, pending: Iterable[Command], now_ms: int) -> Changes:
     """Apply commands to a claimed execution that is not to run here, and return the changes that let go of it.
 
     What an earlier owner left open is closed first, as whenever an execution is taken over: nobody runs it.
@@ -85,6 +85,6 @@ class Commander:
             # Read under the claim: what is written from now on, somebody else applies.
             pending = await asyncio.to_thread(self._reader.pending_commands, [execution_id])
             known = [redacted(command, self._redactor) for command in pending]
-            await journal.append(settle(execution, known, self._clock.now_ms()))
+            await journal.append(apply_and_release(execution, known, self._clock.now_ms()))
         finally:
             await journal.close()

@@ -10,9 +10,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from dagbok.cluster.alone import redacted, settle
+from dagbok.cluster.alone import apply_and_release, redacted
 from dagbok.cluster.timers import Due, Timers
 from dagbok.domain import doubt, values
 from dagbok.domain.call import Call
@@ -25,15 +25,19 @@ from dagbok.domain.values import Json
 from dagbok.engine.outcomes import Outcome
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools
 from dagbok.engine.scheduler import Scheduler
-from dagbok.errors import DagbokError, Misconfigured, NotFound, StoreError, StoreRejected
+from dagbok.errors import DagbokError, Fenced, Misconfigured, NotFound, OutcomeUnknown, StoreRejected, StoreUnavailable
 from dagbok.store.batch import Created
 
 log = logging.getLogger("dagbok.cluster")
 
 #: How often the database is asked whether another process wrote a command.
-POLL_INTERVAL_S = 0.25
+POLL_INTERVAL_S: Final = 0.25
+#: How often an execution is claimed that others claim as well.
+CLAIMS: Final = 5
 #: How long closing waits for a read under way.
-CLOSE_TIMEOUT_S = 2.0
+CLOSE_TIMEOUT_S: Final = 2.0
+#: The database is away, or somebody else's by now: what concerns more than one execution.
+AWAY: Final = (StoreUnavailable, OutcomeUnknown, Misconfigured)
 
 
 class OwningJournal(Journal, Protocol):
@@ -105,7 +109,7 @@ class LocalWorker:
         self._poll: asyncio.Task[None] | None = None
         self._rescues: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Task[None]] = set()
-        scheduler.on_rejected = self._rescue
+        scheduler.on_lost = self._lost
         scheduler.on_late = self.late
 
     @property
@@ -121,7 +125,7 @@ class LocalWorker:
         taken: Sequence[ExecutionId] = ()
         if recover:
             self._goes_on = True
-            self._scheduler.on_parked = self._parked
+            self._scheduler.on_parked = self._timers.note
             taken = await self.take_over(await asyncio.to_thread(self._diary.left_behind, self.clock.now_ms()))
             self._scheduler.parked.update(await asyncio.to_thread(self._diary.parked))
             self._timers.start()
@@ -168,12 +172,15 @@ class LocalWorker:
         taken: list[ExecutionId] = []
         for execution_id in execution_ids:
             async with self._claiming:
-                execution = await self._claim(execution_id)
-                if execution is None or execution.ended:
+                if self._scheduler.get(execution_id) is not None:
                     continue
-                if unknown := self._unknown_tools(execution):
-                    names = ", ".join(sorted(unknown))
-                    log.warning("execution %s is left as it is: this process has no tool %s", execution_id, names)
+                execution = await self._claim(execution_id)
+                unknown = () if execution is None else self._unknown_tools(execution)
+                if execution is None or execution.ended or unknown:
+                    if unknown:
+                        names = ", ".join(sorted(unknown))
+                        log.warning("execution %s is left as it is: this process has no tool %s", execution_id, names)
+                    self._scheduler.leave_out(execution_id)
                     continue
                 self._scheduler.take_over(execution)
                 taken.append(execution_id)
@@ -181,18 +188,23 @@ class LocalWorker:
 
     async def _claim(self, execution_id: ExecutionId) -> Execution | None:
         """Return an execution that nobody in this process runs, claimed; None if there is none to be had."""
-        if self._scheduler.get(execution_id) is not None:
-            return None
         try:
-            stored = await self._journal.claim(execution_id, self.owner)
-            return restore(stored, Plan.model_validate(values.decode(stored.plan)))
+            stored = await self._read_claimed(execution_id)
+            return await asyncio.to_thread(_restored, stored)  # a large one takes a while
         except NotFound:
             return None  # deleted meanwhile
-        except (StoreError, Misconfigured):  # the database is away, or somebody else's
+        except AWAY:
             raise
         except Exception:
             log.exception("execution %s cannot be read back, and is left as it is", execution_id)
             return None
+
+    async def _read_claimed(self, execution_id: ExecutionId) -> StoredExecution:
+        """Of two who claim at the same moment one is refused; who asks again has it, and the other one learns of it."""
+        for _ in range(CLAIMS - 1):
+            with suppress(Fenced):
+                return await self._journal.claim(execution_id, self.owner)
+        return await self._journal.claim(execution_id, self.owner)
 
     def _unknown_tools(self, execution: Execution) -> set[str]:
         names = {step.task.tool for step in execution.steps if not step.ended}
@@ -210,11 +222,21 @@ class LocalWorker:
             for command in waiting:
                 if command.id in self._applied:
                     continue
-                if await self._apply(command):
+                if await self._try(command):
                     self._applied[command.id] = command.execution_id
                 else:
                     missed = True
             self._unheard = missed
+
+    async def _try(self, command: Command) -> bool:
+        """Apply one command; what is wrong with its execution is told, and keeps no other one waiting."""
+        try:
+            return await self._apply(command)
+        except AWAY:
+            raise
+        except Exception:
+            log.exception("execution %s: %r cannot be applied", command.execution_id, command.kind)
+            return True  # to be tried again by the next owner
 
     async def _apply(self, command: Command) -> bool:
         """Apply one command; return whether that was done, or there is nothing to do."""
@@ -227,20 +249,24 @@ class LocalWorker:
         if command.execution_id in self._arriving:
             return False  # claiming it now would fence the submission itself
         async with self._claiming:
+            if self._scheduler.get(command.execution_id) is not None:
+                return False
             execution = await self._claim(command.execution_id)
             if execution is None:
-                return self._scheduler.get(command.execution_id) is None
+                return True
+            # Read under the claim: who had it meanwhile may have applied it.
+            asked = await asyncio.to_thread(self._diary.pending_commands, [command.execution_id])
+            still = [command] if any(each.id == command.id for each in asked) else []
             if self._goes_on and not execution.ended and not self._unknown_tools(execution):
-                self._scheduler.take_over(execution, command)
+                self._scheduler.take_over(execution, *still)
                 return True
             # It ended, or is left for a process that has its tools, or that goes on with what was left.
-            changes = settle(execution, [command], self.clock.now_ms())
+            changes = apply_and_release(execution, still, self.clock.now_ms())
             await self._journal.append(changes)
             self._scheduler.tell(execution, changes)
+            if execution.ended:
+                self._scheduler.leave_out(execution.id)
             return True
-
-    def _parked(self, wake_at: int | None) -> None:
-        self._timers.note(wake_at)
 
     async def _listen(self) -> None:
         while not self._closing.is_set():
@@ -287,29 +313,36 @@ class LocalWorker:
         row = await asyncio.to_thread(self._diary.question, call.execution_id, call.task_id)
         return row is not None and row["kind"] == doubt.KIND and row["closed_at"] is None
 
-    # -- rescue -----------------------------------------------------------------------------------------------------
+    # -- what is lost -----------------------------------------------------------------------------------------------
 
-    def _rescue(self, execution_id: ExecutionId, error: StoreRejected) -> None:
-        """End an execution whose rows the database refuses, from what it last accepted; once."""
-        if execution_id in self._aborted:
-            self._scheduler.give_up(execution_id, error)
-            return
+    def _lost(self, execution_id: ExecutionId, error: BaseException) -> bool:
+        """Hear again what a lost execution was asked; end one whose rows the database refuses, once.
+
+        Returns whether it is ended, from what the database last accepted.
+        """
+        self._applied = {id: of for id, of in self._applied.items() if of != execution_id}
+        self._unheard = True
+        if not isinstance(error, StoreRejected) or execution_id in self._aborted:
+            return False
         self._aborted.add(execution_id)
         task = asyncio.get_running_loop().create_task(self._abort(execution_id, error))
         self._rescues.add(task)
         task.add_done_callback(self._rescues.discard)
+        return True
 
     async def _abort(self, execution_id: ExecutionId, error: StoreRejected) -> None:
-        # What the lost run had applied was not written: it is heard again.
-        self._applied = {id: of for id, of in self._applied.items() if of != execution_id}
         try:
             async with self._claiming:
                 execution = await self._claim(execution_id)
                 if execution is None:
-                    self._scheduler.give_up(execution_id, error)
+                    self._scheduler.leave_out(execution_id, error)
                     return
                 execution.abort(Reason.STORE_REJECTED, values.clean(error.message, 1000), self.clock.now_ms())
                 self._scheduler.take_over(execution)
         except Exception as exc:
             log.exception("execution %s cannot be ended", execution_id)
-            self._scheduler.give_up(execution_id, exc)
+            self._scheduler.leave_out(execution_id, exc)
+
+
+def _restored(stored: StoredExecution) -> Execution:
+    return restore(stored, Plan.model_validate(values.decode(stored.plan)))

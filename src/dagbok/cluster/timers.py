@@ -21,16 +21,18 @@ RETRY_S: Final = 1.0
 #: Taken over at a time.
 BATCH: Final = 100
 
+DueAt = tuple[int, ExecutionId]  # when, and which
+
 
 class Due(Protocol):
     """The part of the reader that knows what is due. Synchronous; called from threads."""
 
-    def due(self, now_ms: int, *, limit: int) -> Sequence[ExecutionId]:
-        """Return executions that belong to nobody and are due."""
+    def due(self, now_ms: int, *, limit: int, after: DueAt | None = None) -> Sequence[DueAt]:
+        """Return executions that belong to nobody and are due, in order, those behind `after`."""
         ...
 
-    def next_wake_at(self) -> int | None:
-        """Return when the next one is due."""
+    def next_wake_at(self, now_ms: int) -> int | None:
+        """Return when the next one is due, of those that are not yet."""
         ...
 
 
@@ -51,7 +53,7 @@ class Timers:
 
     def note(self, wake_at: int | None) -> None:
         """Take in that an execution was parked; None: nothing of it is ever due."""
-        if wake_at is not None and (self._wake_at is None or wake_at < self._wake_at):
+        if wake_at is not None and not self._closed and (self._wake_at is None or wake_at < self._wake_at):
             self._set(wake_at)
 
     def start(self) -> None:
@@ -86,10 +88,7 @@ class Timers:
     async def _wake(self) -> None:
         self._rung_again = False
         try:
-            while not self._closed and (due := await self._find_due()):
-                if not await self._take_over(due):
-                    break  # none can be run here
-            next_at = await asyncio.to_thread(self._due.next_wake_at)
+            next_at = await self._take_over_due()
         except StoreError as exc:
             log.debug("what is due cannot be read: %s", exc)
             next_at = self._clock.now_ms() + round(RETRY_S * 1000)
@@ -99,5 +98,10 @@ class Timers:
         if not self._closed:
             self.note(self._clock.now_ms() if self._rung_again else next_at)
 
-    async def _find_due(self) -> Sequence[ExecutionId]:
-        return await asyncio.to_thread(self._due.due, self._clock.now_ms(), limit=BATCH)
+    async def _take_over_due(self) -> int | None:
+        """Take over what is due, and return when more is. What cannot run here is tried again when that rings."""
+        now_ms, last = self._clock.now_ms(), None
+        while not self._closed and (due := await asyncio.to_thread(self._due.due, now_ms, limit=BATCH, after=last)):
+            await self._take_over(id for _, id in due)
+            last = due[-1]
+        return await asyncio.to_thread(self._due.next_wake_at, now_ms)

@@ -73,6 +73,11 @@ class Flow:
         return self.status in EXECUTION_ENDED
 
     @property
+    def was_parked(self) -> bool:
+        """Whether it was restored from where it waited, owned by nobody; else its owner is gone."""
+        return self._parked is not None
+
+    @property
     def paused(self) -> bool:
         """Whether nothing more begins until somebody resumes it."""
         return self.header.paused_at is not None

@@ -42,9 +42,11 @@ class ReadyQueue(Generic[Owner]):
             del self._heaps[owner]
         return owner, position, -negative
 
-    def discard(self, owner: Owner) -> None:
-        """Remove all steps of an execution. Linear in executions: for an early end."""
+    def discard(self, owner: Owner) -> list[int]:
+        """Remove all steps of an execution, and return them. Linear in executions: for an early end, or a pause."""
         heap = self._heaps.pop(owner, None)
-        if heap is not None:
-            self._turns.remove(owner)
-            self._size -= len(heap)
+        if heap is None:
+            return []
+        self._turns.remove(owner)
+        self._size -= len(heap)
+        return [position for _, position in heap]

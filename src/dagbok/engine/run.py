@@ -16,6 +16,7 @@ class Run:
     __slots__ = (
         "append",
         "attempts",
+        "careful",
         "due_at",
         "execution",
         "launches",
@@ -31,6 +32,7 @@ class Run:
         self.append: asyncio.Future[None] | None = None  # the commit under way
         self.attempts: dict[int, Attempt] = {}  # by position: bodies that run, or wait for their start to be durable
         self.launches: list[Attempt] = []  # those that wait, not yet handed to the journal
+        self.careful = False  # no body begins before its start is durable: an earlier process died of it, perhaps
         self.timer: Timer | None = None  # rings at `due_at`, or before
         self.due_at: int | None = None  # when something of it is due
         self.parking = False  # the commit under way releases it

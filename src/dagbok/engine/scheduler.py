@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dagbok.domain import commands, secrets
@@ -34,7 +34,7 @@ from dagbok.engine.reports import Reports
 from dagbok.engine.run import Run, settle
 from dagbok.engine.runner import Attempt, Outcome, failure
 from dagbok.engine.slots import Slots
-from dagbok.errors import Conflict, DagbokError, Fenced, NotFound, OutcomeUnknown, Stalled, StoreRejected, ToolError
+from dagbok.errors import Conflict, DagbokError, Fenced, NotFound, OutcomeUnknown, Stalled, ToolError
 
 log = logging.getLogger("dagbok.engine")
 
@@ -85,8 +85,8 @@ class Scheduler:
         self.on_parked: Callable[[int | None], None] | None = None
         #: Called with what an attempt of a `once` tool brings after its time was over: somebody is asked about it.
         self.on_late: Callable[[Call, Outcome], None] | None = None
-        #: Called when the database refuses an execution's rows; expected to end it by `take_over` or to `give_up`.
-        self.on_rejected: Callable[[ExecutionId, StoreRejected], None] | None = None
+        #: Called when an execution is lost; returns whether it goes on: by `take_over`, or else `leave_out` follows.
+        self.on_lost: Callable[[ExecutionId, BaseException], bool] | None = None
 
     # -- owning -----------------------------------------------------------------------------------------------------
 
@@ -103,6 +103,7 @@ class Scheduler:
         if self._closing:
             return
         run = self._own(execution)
+        run.careful = not execution.was_parked
         run.settled = self._waiters.pop(execution.id, None)
         self.parked.discard(execution.id)
         execution.take_over(self.clock.now_ms())
@@ -165,6 +166,9 @@ class Scheduler:
         commands.apply(run.execution, command, self.clock.now_ms())
         if run.execution.ended:
             self._drop(run)
+        elif run.execution.paused:
+            self._hold(run, self._slots.discard(run))
+            run.queued = 0
         self._changed(run)
         return True
 
@@ -177,6 +181,10 @@ class Scheduler:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def _enqueue(self, run: Run, positions: Sequence[int]) -> None:
+        if run.execution.paused and positions:
+            self._hold(run, positions)
+            self._changed(run)  # nothing to write; but nothing goes on of it any more
+            return
         for position in positions:
             if self._needs_no_slot(run, position):
                 self._start(run, position)
@@ -184,38 +192,43 @@ class Scheduler:
                 self._slots.push(run, position, run.execution.remaining(position))
                 run.queued += 1
 
+    def _hold(self, run: Run, positions: Iterable[int]) -> None:
+        """Keep what may not begin while it is paused."""
+        for position in positions:
+            run.execution.hold(position)
+
     def _needs_no_slot(self, run: Run, position: int) -> bool:
-        name = run.execution.steps[position].task.tool
-        if name == HUMAN:
+        if run.execution.steps[position].task.tool == HUMAN:
             return True
-        tool = self._tools.get(name)
+        tool = self._tool(run, position)
         return tool is not None and tool.timer
+
+    def _tool(self, run: Run, position: int) -> ToolSpec | None:
+        return self._tools.get(run.execution.steps[position].task.tool)
 
     def _dispatch(self) -> None:
         while not self._closing and (turn := self._slots.pop()) is not None:
             run, position = turn
             run.queued -= 1
             self._start(run, position)
+            if position not in run.attempts and (tool := self._tool(run, position)) is not None:
+                self._slots.pass_on(tool)
 
     def _start(self, run: Run, position: int) -> None:
-        """Begin an attempt, ask a person, set a timer, park the step, or fail it: whatever its turn brings."""
+        """Begin an attempt, ask a person, set a timer, line the step up, or fail it: whatever its turn brings."""
         execution = run.execution
         step = execution.steps[position]
         if not step.startable or execution.ended or self._closing:
             return  # cancelled or skipped while it stood in the queue
-        if execution.paused:
-            execution.hold(position)
-            self._changed(run)  # nothing to write; but it may have been the last that stood in the queue
-            return
         try:
-            tool = self._tools.get(step.task.tool)
+            tool = self._tool(run, position)
             if tool is None and step.task.tool != HUMAN:
                 message = (
                     f"The tool {step.task.tool!r} is not known to this process; start it with the module that has it."
                 )
                 raise ToolError(message, code="unknown_tool")
             if tool is not None and not self._slots.has_room(tool):
-                self._slots.park(tool, run, position, execution.remaining(position))
+                self._slots.line_up(tool, run, position, execution.remaining(position))
                 run.queued += 1
                 return
             resolved = prepare.resolve(execution, position, max_bytes=self._max_bytes, redactor=self._secrets.redactor)
@@ -254,7 +267,7 @@ class Scheduler:
         )  # fmt: skip
         run.attempts[position] = attempt
         self._slots.take(tool)
-        if step.effect is Effect.ONCE:
+        if step.effect is Effect.ONCE or run.careful:
             run.launches.append(attempt)
         else:
             attempt.start()
@@ -440,8 +453,9 @@ class Scheduler:
 
     # -- losing and closing -----------------------------------------------------------------------------------------
 
-    def give_up(self, execution_id: ExecutionId, error: BaseException) -> None:
-        """Tell those who wait that an execution whose rows were rejected could not be ended either."""
+    def leave_out(self, execution_id: ExecutionId, error: BaseException | None = None) -> None:
+        """Tell those who wait for an execution which is not in memory that it does not go on here; look at its rows."""
+        self.parked.discard(execution_id)
         settle(self._waiters.pop(execution_id, None), error)
 
     def _lose(self, run: Run, error: BaseException) -> None:
@@ -454,12 +468,10 @@ class Scheduler:
         level = logging.WARNING if isinstance(error, Fenced | OutcomeUnknown) else logging.ERROR
         log.log(level, "execution %s is given up here: %s", id, error)
         self._turn_soon()  # its slots are free
-        if self.on_rejected is None or self._closing or not isinstance(error, StoreRejected):
-            run.settle(error)
-            return
-        # Those who wait hear of the end that follows.
+        # Where it goes on after all, those who wait hear of the end that follows.
         self._waiters[id] = run.settled or asyncio.get_running_loop().create_future()
-        self.on_rejected(id, error)
+        if self._closing or self.on_lost is None or not self.on_lost(id, error):
+            self.leave_out(id, error)
 
     def _drop(self, run: Run) -> None:
         """Forget all that runs or is queued of an execution; its bodies are cut off."""
@@ -489,7 +501,7 @@ class Scheduler:
         for run in list(self._runs.values()):
             run.settle(_stopped(run.execution.id))
         for id in list(self._waiters):
-            self.give_up(id, _stopped(id))
+            self.leave_out(id, _stopped(id))
         await self._orphans.bury()
 
     def _suspend(self, run: Run, now_ms: int) -> None:

@@ -12,15 +12,16 @@ from dagbok.engine.ready import Owner, ReadyQueue
 class Slots(Generic[Owner]):
     """The limits, and two kinds of queue: one for all, and one for each tool that is at its own limit.
 
-    A step leaves its tool's queue for the common one when the tool has room again. Whoever starts it may find the room
-    taken by then, and parks it again; what is never allowed is room for a tool whose steps are all parked.
+    A step leaves its tool's line for the common one when the tool has room again. Whoever starts it may find the room
+    taken by then, and lines it up again; what is never allowed is room for a tool whose steps all stand in its line. So
+    whoever does not take the room after all passes it on.
     """
 
     def __init__(self, limit: int) -> None:
         self._free = limit
         self._ready: ReadyQueue[Owner] = ReadyQueue()
         self._running: defaultdict[str, int] = defaultdict(int)  # by tool that has a limit
-        self._parked: dict[str, tuple[ToolSpec, ReadyQueue[Owner]]] = {}
+        self._lines: dict[str, tuple[ToolSpec, ReadyQueue[Owner]]] = {}
 
     def push(self, owner: Owner, position: int, remaining: int) -> None:
         """Let a step wait for its turn."""
@@ -43,31 +44,36 @@ class Slots(Generic[Owner]):
         """Return whether `tool` is below its own limit."""
         return tool.max_concurrency is None or self._running[tool.name] < tool.max_concurrency
 
-    def park(self, tool: ToolSpec, owner: Owner, position: int, remaining: int) -> None:
+    def line_up(self, tool: ToolSpec, owner: Owner, position: int, remaining: int) -> None:
         """Let a step wait until `tool` has room."""
-        _, parked = self._parked.setdefault(tool.name, (tool, ReadyQueue()))
-        parked.push(owner, position, remaining)
+        _, line = self._lines.setdefault(tool.name, (tool, ReadyQueue()))
+        line.push(owner, position, remaining)
 
     def release(self, tool: ToolSpec) -> None:
         """Give back what `take` took."""
         self._free += 1
         if tool.max_concurrency is not None:
             self._running[tool.name] -= 1
-            if tool.name in self._parked:
-                self._unpark(tool.name)
+            self.pass_on(tool)
 
-    def discard(self, owner: Owner) -> None:
-        """Forget all that waits of an execution; what it had been promised goes to others."""
-        self._ready.discard(owner)
-        for name in list(self._parked):
-            self._parked[name][1].discard(owner)
-            self._unpark(name)
+    def pass_on(self, tool: ToolSpec) -> None:
+        """Let others have the room of `tool` that a step whose turn it was did not take."""
+        if tool.name in self._lines:
+            self._let_pass(tool.name)
 
-    def _unpark(self, name: str) -> None:
-        tool, parked = self._parked[name]
+    def discard(self, owner: Owner) -> list[int]:
+        """Forget all that waits of an execution, and return it; what it had been promised goes to others."""
+        positions = self._ready.discard(owner)
+        for name in list(self._lines):
+            positions += self._lines[name][1].discard(owner)
+            self._let_pass(name)
+        return positions
+
+    def _let_pass(self, name: str) -> None:
+        tool, line = self._lines[name]
         room = (tool.max_concurrency or 0) - self._running[name]
-        while room > 0 and parked:
-            self._ready.push(*parked.pop())
+        while room > 0 and line:
+            self._ready.push(*line.pop())
             room -= 1
-        if not parked:
-            del self._parked[name]
+        if not line:
+            del self._lines[name]

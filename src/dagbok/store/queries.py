@@ -145,15 +145,21 @@ class Reader:
         query = select(of.id).where(text(PARKED), of.status != ExecutionStatus.WAITING.value)
         return [row["id"] for row in self._rows(query)]
 
-    def due(self, now_ms: int, *, limit: int) -> list[ExecutionId]:
-        """Return at most `limit` of the executions that belong to nobody and are due, the longest first."""
+    def due(
+        self, now_ms: int, *, limit: int, after: tuple[int, ExecutionId] | None = None
+    ) -> list[tuple[int, ExecutionId]]:
+        """Return at most `limit` of the executions that belong to nobody and are due, the longest first, and when."""
         of = dag_executions.c
-        query = select(of.id).where(text(PARKED), of.wake_at <= now_ms).order_by(of.wake_at).limit(limit)
-        return [row["id"] for row in self._rows(query)]
+        query = select(of.wake_at, of.id).where(text(PARKED), of.wake_at <= now_ms)
+        if after is not None:
+            at, id = after
+            query = query.where((of.wake_at > at) | ((of.wake_at == at) & (of.id > id)))
+        return [(row["wake_at"], row["id"]) for row in self._rows(query.order_by(of.wake_at, of.id).limit(limit))]
 
-    def next_wake_at(self) -> int | None:
-        """Return when the next execution that belongs to nobody is due; None: none ever is."""
-        row = self._row(select(func.min(dag_executions.c.wake_at).label("wake_at")).where(text(PARKED)))
+    def next_wake_at(self, now_ms: int) -> int | None:
+        """Return when the next execution that belongs to nobody will be due; None: none ever is."""
+        of = dag_executions.c.wake_at
+        row = self._row(select(func.min(of).label("wake_at")).where(text(PARKED), of > now_ms))
         return None if row is None else row["wake_at"]
 
     def counts(self) -> dict[str, int]:
