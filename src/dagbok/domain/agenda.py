@@ -40,11 +40,3 @@ class Agenda:
         """Remove a step that is due and return it; None if none is."""
         due_at = self.next_at
         return None if due_at is None or due_at > now_ms else heappop(self._heap)[1]
-
-
-def kept(due_at: int, since: int | None, now_ms: int) -> int:
-    """Return a due time that was set at `since`, no farther from now than it was from then.
-
-    The wall clock of an earlier owner may have been ahead of this one by hours, and nobody asked for a pause so long.
-    """
-    return due_at if since is None else min(due_at, now_ms + max(0, due_at - since))

@@ -13,7 +13,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from dagbok.domain import doubt, refs, submission, values
-from dagbok.domain.agenda import kept
 from dagbok.domain.call import NO_CHARGE, Charge, Missing
 from dagbok.domain.events import EventType
 from dagbok.domain.flow import Flow
@@ -298,9 +297,7 @@ class Execution(Flow):
                 self.header.waited(*self._parked, now_ms)
         for position, step in enumerate(self.steps):
             if step.next_attempt_at is not None:
-                due_at = kept(step.next_attempt_at, step.started_at, now_ms)
-                if due_at != step.next_attempt_at:
-                    step.next_attempt_at = due_at
+                if step.follow(now_ms):
                     self.agenda.add(position)
                     self._unwritten.touch(position, step)
             elif step.status is StepStatus.RUNNING:

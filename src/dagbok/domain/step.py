@@ -56,6 +56,19 @@ class Step:
         """Whether an attempt may begin, as far as the step itself is concerned."""
         return self.status is StepStatus.PENDING and self.next_attempt_at is None
 
+    def follow(self, now_ms: int) -> bool:
+        """Let a wait that was begun in the future begin now; return whether it was.
+
+        The wall clock of an earlier owner was ahead of this one then, maybe by hours, and nobody asked for a wait so
+        long. Both its ends move, so that it stays as long as it was, however often its owner changes.
+        """
+        if self.next_attempt_at is None or self.started_at is None or self.started_at <= now_ms:
+            return False
+        ahead_ms = self.started_at - now_ms
+        self.started_at -= ahead_ms
+        self.next_attempt_at -= ahead_ms
+        return True
+
     def charge(self, charge: Charge) -> None:
         """Take what its latest attempt cost."""
         self.model = charge.model
