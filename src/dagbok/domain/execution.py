@@ -192,6 +192,7 @@ class Execution(Flow):
         data = {"attempt": step.attempt, "errorCode": code, "error": message[:500], "delayMs": delay_ms}
         self._unwritten.event(EventType.SUBSTEP_RETRYING, step, now_ms, data)
         if delay_ms:
+            step.duration_ms = max(0, now_ms - (step.started_at or now_ms))  # of the attempt: now the back-off begins
             step.next_attempt_at = now_ms + delay_ms
             self.agenda.add(position)
         else:

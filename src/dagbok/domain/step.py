@@ -62,9 +62,12 @@ class Step:
         The wall clock of an earlier owner was ahead of this one then, maybe by hours, and nobody asked for a wait so
         long. Both its ends move, so that it stays as long as it was, however often its owner changes.
         """
-        if self.next_attempt_at is None or self.started_at is None or self.started_at <= now_ms:
+        if self.next_attempt_at is None or self.started_at is None:
             return False
-        ahead_ms = self.started_at - now_ms
+        # A timer begins with its attempt; a back-off when that has ended, of which `duration_ms` tells.
+        ahead_ms = self.started_at + (self.duration_ms or 0) - now_ms
+        if ahead_ms <= 0:
+            return False
         self.started_at -= ahead_ms
         self.next_attempt_at -= ahead_ms
         return True
