@@ -109,6 +109,34 @@ def test_what_was_due_while_no_engine_was_there_goes_on_at_the_next_start(databa
     asyncio.run(main())
 
 
+def test_what_waits_is_not_longer_for_a_clock_that_was_set_back(database_url: str) -> None:
+    """Parked by a process whose clock was ten hours ahead: a wait, and a question that has a deadline."""
+
+    async def main() -> None:
+        clock = FakeClock()
+        async with Dagbok(database_url, clock=clock, journal=clock.watch) as dagbok:
+            parked = Parked(dagbok)
+            wait = await dagbok.submit(_plan(_wait(HOUR_S)))
+            await parked.left()
+            question = await dagbok.submit(_plan(QUESTION), deadline_seconds=HOUR_S)
+            await parked.left()
+        clock.set_back(10 * HOUR_S)
+        for _ in range(2):  # however often the process dies meanwhile
+            clock = clock.next_process()
+            async with Dagbok(database_url, clock=clock, journal=clock.watch) as dagbok:
+                await clock.advance(HOUR_S / 2 - 1)
+                for each in (wait, question):
+                    assert _row(dagbok, each.execution_id)["status"] in ("running", "waiting"), "nor shorter"
+        async with Dagbok(database_url, clock=clock, journal=clock.watch) as dagbok:
+            await clock.advance(2)
+            execution = await dagbok.get(wait.execution_id)
+            assert (execution.status, execution["1"].result) == ("completed", {"waited_seconds": 3600.0})
+            cancelled = (await dagbok.get(question.execution_id))["q"]
+            assert (cancelled.status, cancelled.reason) == ("cancelled", "deadline")
+
+    asyncio.run(main())
+
+
 def test_an_answer_brings_back_what_waits_for_a_person(database_url: str) -> None:
     async def main() -> None:
         async with Dagbok(database_url) as dagbok:

@@ -291,7 +291,12 @@ class Execution(Flow):
         self._unwritten.ready.append(position)
 
     def take_over(self, now_ms: int) -> None:
-        """Close the attempts an earlier owner left open; timers and back-offs go on."""
+        """Close the attempts an earlier owner left open; timers and back-offs go on.
+
+        After a clock that was set back none of them, nor the deadline, is farther from now than when it was set.
+        """
+        if self.header.deadline_at is not None and self._allowed_ms is not None:
+            self.header.deadline_at = min(self.header.deadline_at, now_ms + self._allowed_ms)
         if self.status is ExecutionStatus.RUNNING:
             self.header.activate(now_ms)
             if self._parked is not None:
@@ -439,6 +444,7 @@ class Execution(Flow):
         self.status = ExecutionStatus(stored.header.status)
         self.header.load(stored.header)
         self._parked = stored.parked
+        self._allowed_ms = submission.allowed_ms(stored)
         self._unwritten = Unwritten(stored.last_event_seq)
         for row in stored.steps:
             self.steps[self.index[row.task_id]].load(row)

@@ -65,6 +65,7 @@ class Flow:
         self.agenda = Agenda(self.steps)
         self._failures: list[int] = []
         self._parked: tuple[int, int] | None = None  # from when until when, of one that was restored
+        self._allowed_ms: int | None = None  # from submission to deadline, of one that was restored
         self._unwritten = Unwritten(seq=1)  # execution.created is written with the submission
         self._unwritten.ready = [position for position, above in enumerate(parents) if not above]
 

@@ -32,7 +32,7 @@ class StepRow(NamedTuple):
     progress: JsonText | None  # the last report of a running tool: {"message", "fraction"}
     started_at: int | None  # of the latest attempt
     completed_at: int | None
-    duration_ms: int | None
+    duration_ms: int | None  # of the latest attempt, once it has ended and the step has too, or backs off
     next_attempt_at: int | None  # when a back-off ends (pending), or a timer (running)
     usage: JsonText | None
     cost_usd: float | None

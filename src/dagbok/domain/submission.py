@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dagbok.domain import graph, refs, values
 from dagbok.domain.ids import SYNTHESIS, SYNTHESIS_TOOL, TaskId
 from dagbok.domain.plan import Plan, SubTask
-from dagbok.domain.records import NewStep
+from dagbok.domain.records import NewStep, StoredExecution
 from dagbok.domain.step import Step
 
 
@@ -28,6 +28,16 @@ def synthesis_task(plan: Plan) -> SubTask | None:
         return None
     tool = {"name": SYNTHESIS_TOOL, "params": {}}
     return SubTask.model_validate({"id": SYNTHESIS, "description": plan.synthesis_plan, "tool_or_prompt": tool})
+
+
+def allowed_ms(stored: StoredExecution) -> int | None:
+    """Return how long a stored execution may take from its submission on; None: there is no deadline.
+
+    As it was asked for: the time from `created_at` to `deadline_at` is another, once the deadline followed a clock that
+    was set back.
+    """
+    seconds = (values.decode(stored.options) if stored.options else {}).get("deadlineSeconds")
+    return None if seconds is None else max(1, round(seconds * 1000))
 
 
 def new_steps(steps: Sequence[Step]) -> list[NewStep]:

@@ -134,9 +134,13 @@ class Reader:
         return self._rows(query.where(text(UNFINISHED)).order_by(columns.created_at, columns.id))
 
     def left_behind(self, now_ms: int) -> list[ExecutionId]:
-        """Return the executions that somebody should be running: an owner that is gone left them, or they are due."""
+        """Return the executions that somebody should be running: an owner that is gone left them, or they are due.
+
+        Also those that wait since a time that is not yet: the clock was set back, and their times are to follow it.
+        """
         of = dag_executions.c
-        query = select(of.id).where(text(UNFINISHED), of.owner.is_not(None) | (of.wake_at <= now_ms))
+        waits_wrongly = of.wake_at.is_not(None) & (of.parked_at > now_ms)
+        query = select(of.id).where(text(UNFINISHED), of.owner.is_not(None) | (of.wake_at <= now_ms) | waits_wrongly)
         return [row["id"] for row in self._rows(query.order_by(of.created_at, of.id))]
 
     def parked(self) -> list[ExecutionId]:
