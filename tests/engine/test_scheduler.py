@@ -374,6 +374,25 @@ def test_progress_is_kept_at_most_four_times_a_second_and_the_last_report_wins()
     asyncio.run(main())
 
 
+def test_the_last_report_of_an_attempt_is_kept_though_the_one_before_it_has_just_reported() -> None:
+    async def main() -> None:
+        async def body(call: Call) -> object:
+            call.report(f"attempt {call.attempt}", None)
+            await bench.clock.sleep(0.1)
+            if call.attempt == 1:
+                raise ToolError("busy", code="unavailable")
+            call.report("the last", 0.9)
+            await bench.clock.sleep(10)
+            return 1
+
+        bench = Bench(FakeTool("work", body))
+        await bench.run(task("a", retry={"backoff_seconds": 0}))
+        reports = [row.progress for changes in bench.journal.appended for row in changes.steps]
+        assert '{"message":"the last","fraction":0.9}' in reports
+
+    asyncio.run(main())
+
+
 def test_cancelling_cuts_off_what_runs_and_drops_its_late_result() -> None:
     async def main() -> None:
         cut_off = asyncio.Event()

@@ -8,7 +8,7 @@ from typing import Final
 from dagbok.domain import values
 from dagbok.domain.states import StepStatus
 from dagbok.engine.ports import Clock
-from dagbok.engine.run import Run
+from dagbok.engine.run import Interval, Run
 
 #: A step's progress is kept at most this often.
 INTERVAL_S: Final = 0.25
@@ -33,14 +33,16 @@ class Reports:
         if step.attempt != attempt or step.status is not StepStatus.RUNNING:
             return
         if position in run.progress:
-            run.progress[position] = (message, fraction)  # the last of an interval is kept at its end
+            run.progress[position].latest = (message, fraction)
             return
-        run.progress[position] = None
+        interval = run.progress[position] = Interval()
         run.execution.report(position, values.encode({"message": message, "fraction": fraction}))
         self._changed(run)
-        self._clock.call_later(INTERVAL_S, lambda: self._due(run, position, attempt))
+        self._clock.call_later(INTERVAL_S, lambda: self._over(run, position, attempt, interval))
 
-    def _due(self, run: Run, position: int, attempt: int) -> None:
-        latest = run.progress.pop(position, None)
-        if latest is not None:
-            self._keep(run, position, attempt, *latest)
+    def _over(self, run: Run, position: int, attempt: int, interval: Interval) -> None:
+        if run.progress.get(position) is not interval:
+            return  # its attempt has ended, and the next one may have reported already
+        del run.progress[position]
+        if interval.latest is not None:
+            self._keep(run, position, attempt, *interval.latest)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from dagbok.domain.execution import Execution
 from dagbok.domain.states import ExecutionStatus
 from dagbok.engine.ports import Timer
 from dagbok.engine.runner import Attempt
+
+
+@dataclass(slots=True, eq=False)
+class Interval:
+    """A moment after a report of an attempt was kept; at its end the latest that came meanwhile is kept."""
+
+    latest: tuple[str, float | None] | None = None
 
 
 class Run:
@@ -37,7 +45,7 @@ class Run:
         self.due_at: int | None = None  # when something of it is due
         self.parking = False  # the commit under way releases it
         self.queued = 0  # steps that wait for a slot
-        self.progress: dict[int, tuple[str, float | None] | None] = {}  # the latest report that waits for its turn
+        self.progress: dict[int, Interval] = {}  # by position: of attempts that have reported a moment ago
         self.settled: asyncio.Future[None] | None = None  # for those who wait until it ended or needs a person
 
     @property
