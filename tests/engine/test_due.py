@@ -180,6 +180,39 @@ def test_a_deadline_cuts_off_what_runs() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("end", ["cancel", "deadline"])
+def test_a_once_body_that_was_cut_off_before_it_began_is_in_no_doubt(end: str) -> None:
+    """Its start is not durable yet, so it has done nothing that somebody would have to look for."""
+
+    async def main() -> None:
+        begun: list[str] = []
+
+        async def body(call: Call) -> object:
+            begun.append(call.task_id)
+            return await asyncio.Event().wait()
+
+        journal = FakeJournal(held=True)
+        bench = Bench(
+            FakeTool("work", lambda call: asyncio.sleep(0)), FakeTool("once", body, Effect.ONCE), journal=journal
+        )
+        made = bench.add_with_deadline(plan(task("a", tool="once"), task("b"), task("c", "b", tool="once")), 20)
+        await quiet()
+        while _step(made, 2).status is not StepStatus.RUNNING:
+            journal.release()
+            await quiet()
+        if end == "cancel":
+            bench.scheduler.apply(_command(made, "cancel"))
+        else:
+            assert bench.clock.ring()
+        journal.release()
+        await quiet()
+        assert begun == ["a"]
+        assert [_step(made, at).status for at in (0, 2)] == [StepStatus.CANCELLED] * 2
+        assert [_step(made, at).error_code for at in (0, 2)] == ["outcome_unknown", None]
+
+    asyncio.run(main())
+
+
 def test_a_deadline_is_kept_though_nothing_could_start() -> None:
     async def main() -> None:
         bench = Bench(FakeTool("work", lambda call: asyncio.Event().wait()), max_concurrency=1)

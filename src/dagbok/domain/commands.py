@@ -7,6 +7,7 @@ And `late`, by which the engine itself tells what an attempt brought after it wa
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from dagbok.domain.execution import Execution
 from dagbok.domain.records import Command
@@ -15,11 +16,14 @@ from dagbok.errors import Conflict
 log = logging.getLogger("dagbok.engine")
 
 
-def apply(execution: Execution, command: Command, now_ms: int) -> None:
-    """Apply a command. One that no longer fits changes nothing; either way it is marked as applied."""
+def apply(execution: Execution, command: Command, now_ms: int, *, unstarted: Iterable[int] = ()) -> None:
+    """Apply a command. One that no longer fits changes nothing; either way it is marked as applied.
+
+    `unstarted`: see `Execution.cancel`.
+    """
     try:
         if command.kind == "cancel":
-            execution.cancel(now_ms, by=command.by)
+            execution.cancel(now_ms, by=command.by, unstarted=unstarted)
         elif command.kind == "pause":
             execution.pause(now_ms, by=command.by)
         elif command.kind == "resume":

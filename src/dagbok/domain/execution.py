@@ -9,7 +9,7 @@ to do for a while. Times are UTC milliseconds and come from the caller.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from dagbok.domain import doubt, refs, submission, values
@@ -268,13 +268,16 @@ class Execution(Flow):
         self._unwritten.question(step.question)
         self._unwritten.touch(position, step)
 
-    def ring(self, now_ms: int) -> list[int]:
-        """Do what is due: end timers, end the execution at its deadline; return the steps whose back-off is over."""
+    def ring(self, now_ms: int, *, unstarted: Iterable[int] = ()) -> list[int]:
+        """Do what is due: end timers, end the execution at its deadline; return the steps whose back-off is over.
+
+        `unstarted`: see `cancel`.
+        """
         deadline_at = self.header.deadline_at
         if deadline_at is not None and now_ms >= deadline_at:
             done = self.tally[StepStatus.COMPLETED]
             message = f"The deadline has passed when {done:,} of {self.tally.total:,} sub-tasks had completed."
-            self.abort(Reason.DEADLINE, message, now_ms)
+            self.abort(Reason.DEADLINE, message, now_ms, unstarted=unstarted)
         again: list[int] = []
         while (position := self.agenda.pop(now_ms)) is not None:
             step = self.steps[position]
@@ -342,15 +345,20 @@ class Execution(Flow):
 
     # -- what people ask for ----------------------------------------------------------------------------------------
 
-    def cancel(self, now_ms: int, *, by: str | None = None) -> None:
+    def cancel(self, now_ms: int, *, by: str | None = None, unstarted: Iterable[int] = ()) -> None:
         """End the execution on request: what runs is cut off, what waits will not start.
+
+        Args:
+            now_ms: The time.
+            by: Who asks.
+            unstarted: The positions with an open attempt whose body has not begun: it is known what they have done.
 
         Raises:
             Conflict: It has ended already.
         """
         self._must_go_on()
         self.cancel_requested, self.cancelled_by = True, by
-        self._stop(Reason.CANCELLED, "Cancelled on request.", now_ms, by)
+        self._stop(Reason.CANCELLED, "Cancelled on request.", now_ms, by, unstarted)
 
     def pause(self, now_ms: int, *, by: str | None = None) -> None:
         """Let what runs end, and begin nothing more. Once paused, nothing changes.
@@ -380,20 +388,24 @@ class Execution(Flow):
         if self.ended:
             raise Conflict(f"Execution {self.id} is {self.status} already.", execution_id=self.id)
 
-    def abort(self, reason: Reason, message: str, now_ms: int) -> None:
-        """End the execution because it cannot go on; what completed counts: `partial` or `failed`."""
+    def abort(self, reason: Reason, message: str, now_ms: int, *, unstarted: Iterable[int] = ()) -> None:
+        """End the execution because it cannot go on; what completed counts: `partial` or `failed`.
+
+        `unstarted`: see `cancel`.
+        """
         if not self.ended:
             self.header.error, self.header.error_code = message, reason
-            self._stop(reason, message, now_ms, None)
+            self._stop(reason, message, now_ms, None, unstarted)
 
-    def _stop(self, reason: Reason, message: str, now_ms: int, by: str | None) -> None:
+    def _stop(self, reason: Reason, message: str, now_ms: int, by: str | None, unstarted: Iterable[int]) -> None:
+        harmless = frozenset(unstarted)
         for position, step in enumerate(self.steps):
             if step.ended:
                 continue
             doubtful = False
             if step.status is StepStatus.RUNNING and step.next_attempt_at is None:
                 self._unwritten.attempt(step, AttemptOutcome.CANCELLED.value, reason, message, now_ms)
-                doubtful = step.effect is Effect.ONCE
+                doubtful = step.effect is Effect.ONCE and position not in harmless
             self._close_question(step, now_ms, None, by)
             self._end(position, StepStatus.CANCELLED, now_ms, reason=reason)
             if doubtful:  # whoever runs it again has to know; of one that is asked about its row says so already

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dagbok.domain.execution import Execution
@@ -47,6 +48,10 @@ class Run:
         self.queued = 0  # steps that wait for a slot
         self.progress: dict[int, Interval] = {}  # by position: of attempts that have reported a moment ago
         self.settled: asyncio.Future[None] | None = None  # for those who wait until it ended or needs a person
+
+    def unstarted(self) -> Iterator[int]:
+        """Yield the positions whose body waits for the start of its attempt to be durable: it has done nothing yet."""
+        return (position for position, attempt in self.attempts.items() if attempt.task is None)
 
     @property
     def idle(self) -> bool:

@@ -163,7 +163,7 @@ class Scheduler:
             raise NotFound(f"Execution {command.execution_id} is not run here.", execution_id=command.execution_id)
         if run.parking:
             return False
-        commands.apply(run.execution, command, self.clock.now_ms())
+        commands.apply(run.execution, command, self.clock.now_ms(), unstarted=run.unstarted())
         if run.execution.ended:
             self._drop(run)
         elif run.execution.paused:
@@ -310,7 +310,7 @@ class Scheduler:
 
     def _ring(self, run: Run) -> None:
         run.disarm()
-        again = run.execution.ring(self.clock.now_ms())
+        again = run.execution.ring(self.clock.now_ms(), unstarted=run.unstarted())
         if run.execution.ended:
             self._drop(run)
         self._enqueue(run, again)
