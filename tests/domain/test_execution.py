@@ -404,7 +404,10 @@ def test_a_step_that_stops_its_process_again_and_again_fails(tool: str) -> None:
         played.crash()
         if tool == "once" and number < MAX_INTERRUPTIONS:
             played.answer("a", {"decision": "retry"})
-    assert played.row("a").error_code == "crash_loop"
+    row = played.row("a")
+    assert row.error_code == "crash_loop"
+    told = "Nobody knows" in str(row.error), "outcome_unknown" in str(row.error_detail)
+    assert told == ((True, True) if tool == "once" else (False, False))
     assert [row.outcome for row in played.store.attempts.values()] == ["interrupted"] * MAX_INTERRUPTIONS
     assert played.ready == ["b"]
 

@@ -313,14 +313,21 @@ class Execution(Flow):
                 self._interrupt(position, now_ms)
 
     def _interrupt(self, position: int, now_ms: int) -> None:
-        """Run a cut-off attempt again, or ask whether it happened; give up after `MAX_INTERRUPTIONS`."""
+        """Run a cut-off attempt again, or ask whether it happened; give up after `MAX_INTERRUPTIONS`.
+
+        Then nobody is asked: the answer might be to run once more what has stopped the process so often.
+        """
         step = self.steps[position]
         step.interruptions += 1
         outcome = AttemptOutcome.INTERRUPTED.value
         if step.interruptions >= MAX_INTERRUPTIONS:
             message = f"The process stopped {step.interruptions} times while this sub-task ran; it may be the cause."
+            detail = None
+            if step.effect is Effect.ONCE:  # it is given up, which repeats nothing; but whoever looks has to know
+                message += " Nobody knows what its last attempt has done."
+                detail = f"{Reason.OUTCOME_UNKNOWN.value}: look whether attempt {step.attempt} has happened."
             self._unwritten.attempt(step, outcome, "crash_loop", message, now_ms)
-            self._give_up(position, "crash_loop", message, None, now_ms)
+            self._give_up(position, "crash_loop", message, detail, now_ms)
             return
         message = "The process that ran this attempt stopped before it ended."
         self._unwritten.attempt(step, outcome, "interrupted", message, now_ms)
