@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagbok.domain import retry, values
+from dagbok.domain import doubt, retry, values
 from dagbok.domain.retry import NEVER, NO_RETRY, PASSING, Policy
 from dagbok.domain.states import Effect
 from dagbok.domain.values import JsonText
@@ -235,6 +235,27 @@ def test_a_once_attempt_of_unknown_outcome_is_asked_about_and_never_retried() ->
     played.answer("a", {"decision": "fail"})
     assert played.states() == {"a": "failed", "b": "skipped:dependency_failed"}
     assert played.row("a").error_code == "outcome_unknown"
+
+
+@pytest.mark.parametrize("resolved", [True, False])
+def test_of_large_params_the_question_shows_the_beginning_and_says_so(resolved: bool) -> None:
+    """They may have 32 MiB; what is shown is a column, and no blob."""
+    params = {"to": "ann", "text": "ö" * doubt.MAX_PARAMS_BYTES}
+    fields = {"tool_or_prompt": {"name": "once", "params": {} if resolved else params}, "description": "d" * 10_000}
+    played = Played(plan_of({"a": []}, a=fields))
+    played.begin("a", input=values.encode(params) if resolved else None)
+    played.fail("a", "timeout", "slow", unknown=True, retry=STEADY)
+    [asked] = played.store.questions.values()
+    assert len(str(asked.shown).encode()) < doubt.MAX_PARAMS_BYTES * 1.5
+    shown = values.decode(str(asked.shown))
+    assert shown["params"].startswith('{"to":"ann","text":"öö')
+    assert shown["params"].endswith("öö… (cut: the first 16,384 of 32,790 bytes)")
+    assert values.decode(played.row("a").input or "{}") == (params if resolved else {}), "the sub-step has them whole"
+
+
+def test_a_late_result_is_measured_in_bytes() -> None:
+    assert doubt.brought(values.encode("ö" * (doubt.MAX_LATE_BYTES // 2 - 1))).keys() == {"result"}
+    assert doubt.brought(values.encode("ö" * (doubt.MAX_LATE_BYTES // 2)))["errorCode"] == "result_too_large"
 
 
 def test_a_once_attempt_that_is_known_to_have_failed_may_be_retried() -> None:

@@ -14,6 +14,11 @@ from dagbok.domain.values import Json, JsonText
 KIND = "did_it_happen"
 #: A larger late result is told, and not kept.
 MAX_LATE_BYTES = 2**20
+#: Of larger params the beginning is shown. They may have 32 MiB, the sub-step has them anyway, and nobody reads more in an
+#: inbox.
+MAX_PARAMS_BYTES = 2**14
+#: Characters shown of the sub-task's description.
+DESCRIPTION_CHARS = 2_000
 
 
 def question(step: Step, why: str, asked_at: int) -> QuestionRow:
@@ -22,19 +27,29 @@ def question(step: Step, why: str, asked_at: int) -> QuestionRow:
         f"Sub-task {step.task.id!r} ({step.task.tool}) must not be repeated blindly, and nobody knows what attempt "
         f"{step.attempt} has done: {why} Did it happen?"
     )
-    params = step.task.tool_or_prompt.params if step.input is None else values.decode(step.input)
-    shown = values.encode({"params": params, "description": step.task.description, "attempt": step.attempt})
+    description = values.clean(step.task.description, DESCRIPTION_CHARS)
+    shown = values.encode({"params": _params(step), "description": description, "attempt": step.attempt})
     return QuestionRow(
         step.task.id, step.questions_asked + 1, KIND, prompt, None, None, shown, asked_at, None, None, None, None
     )  # fmt: skip
+
+
+def _params(step: Step) -> Json:
+    """Return the params of the latest attempt; of large ones the beginning of their text, which says so."""
+    text = values.encode(step.task.tool_or_prompt.params) if step.input is None else step.input
+    whole = text.encode()
+    if len(whole) <= MAX_PARAMS_BYTES:
+        return values.decode(text)
+    start = whole[:MAX_PARAMS_BYTES].decode(errors="ignore")  # the cut may be inside a character
+    return f"{start}… (cut: the first {MAX_PARAMS_BYTES:,} of {len(whole):,} bytes)"
 
 
 def brought(result: JsonText | None, code: str = "", message: str = "") -> dict[str, Json]:
     """Return what came late, as it is laid beside the question: {"result"} or {"error", "errorCode"}."""
     if result is None:
         return {"error": message, "errorCode": code}
-    if len(result) > MAX_LATE_BYTES:
-        message = f"It returned {len(result):,} characters, which are too many to be kept here."
+    if (size := len(result.encode())) > MAX_LATE_BYTES:
+        message = f"It returned {size:,} bytes; at most {MAX_LATE_BYTES:,} are kept here."
         return {"error": message, "errorCode": "result_too_large"}
     return {"result": values.decode(result)}
 
