@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from dagbok.tools.lanes import ThreadLane
+from dagbok.errors import ToolError
+from dagbok.tools.lanes import Abandoned, ThreadLane
 
 
 @pytest.fixture
@@ -269,6 +270,39 @@ def test_no_thread_at_all_is_an_error_not_a_hang(monkeypatch: pytest.MonkeyPatch
     assert asyncio.run(main()) == 2
     assert lane.threads == 1
     lane.close()
+
+
+def test_tools_that_hang_again_and_again_do_not_take_all_threads_of_the_process(release: threading.Event) -> None:
+    """Each time limit leaves a thread: with retries, a tool that hangs would take them all."""
+    both = Abandoned(3)
+    lane, other = (ThreadLane(max_threads=2, all_abandoned=both) for _ in range(2))
+
+    async def main() -> None:
+        for of in (lane, lane, other):
+            hanging = asyncio.create_task(of.run(release.wait))
+            while of.busy != 1:
+                await asyncio.sleep(0.001)
+            if of is other:
+                queued = [asyncio.create_task(of.run(release.wait)), asyncio.create_task(of.run(len, "ab"))]
+                await until(lambda: other.busy == 2)
+            hanging.cancel()
+            await asyncio.wait([hanging])
+        with pytest.raises(ToolError) as refused:
+            await lane.run(len, "abc")
+        assert refused.value.code == "unavailable"
+        assert "3 threads of this process hang" in refused.value.message
+        assert not queued[1].done(), "a thread is left that may serve it"
+        queued[0].cancel()
+        with pytest.raises(ToolError, match="4 threads"):
+            await asyncio.wait_for(queued[1], 10)
+        assert (lane.abandoned, lane.threads, other.abandoned, other.threads) == (2, 0, 2, 0)
+        release.set()
+        await until(lambda: not both.full)
+        assert await lane.run(len, "abc") == 3
+
+    asyncio.run(main())
+    for each in (lane, other):
+        each.close()
 
 
 def test_a_hanging_tool_does_not_keep_the_process_alive() -> None:

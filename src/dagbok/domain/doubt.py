@@ -14,8 +14,8 @@ from dagbok.domain.values import Json, JsonText
 KIND = "did_it_happen"
 #: A larger late result is told, and not kept.
 MAX_LATE_BYTES = 2**20
-#: Of larger params the beginning is shown. They may have 32 MiB, the sub-step has them anyway, and nobody reads more in an
-#: inbox.
+#: Of larger params the beginning is shown. They may have 32 MiB, the sub-step has them anyway, and in an inbox nobody
+#: reads more.
 MAX_PARAMS_BYTES = 2**14
 #: Characters shown of the sub-task's description.
 DESCRIPTION_CHARS = 2_000

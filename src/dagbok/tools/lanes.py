@@ -2,7 +2,8 @@
 
 `concurrent.futures` joins its threads when the interpreter ends, so one hanging tool would keep the process alive for
 ever; daemon threads end with it. A thread cannot be killed either. A call that is cancelled (its time is up) therefore
-*abandons* its thread: the thread goes on unobserved, no longer counts, and another may take its place.
+*abandons* its thread: the thread goes on unobserved, no longer counts, and another may take its place, until so many of
+the process have been abandoned (`MAX_ABANDONED`) that calls are refused instead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
+
+from dagbok.errors import ToolError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,13 +23,55 @@ T = TypeVar("T")
 #: Called on the loop with the outcome of an abandoned call, should it ever have one: its result, or its exception.
 OnLate = Callable[[object, BaseException | None], None]
 
+#: Abandoned threads of the process, in all its lanes, beyond which no further one is started. A tool that hangs leaves
+#: one for each attempt. Containers and `ulimit -u` often allow 4,096 threads, and the engine needs its own; each also
+#: holds what its call holds, memory and a connection at least.
+MAX_ABANDONED: Final = 1_000
+
 _QUEUED, _RUNNING, _DONE, _ABANDONED = range(4)
+
+
+class Abandoned:
+    """The number of abandoned threads of several lanes, and its bound."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._number = 0
+        self._lock = threading.Lock()
+
+    def add(self, number: int) -> None:
+        """Count some more, or fewer."""
+        with self._lock:
+            self._number += number
+
+    @property
+    def full(self) -> bool:
+        """Whether no further thread may be started."""
+        return self._number >= self._most
+
+    def refusal(self) -> ToolError:
+        """Return the error of a call that would need one."""
+        message = (
+            f"{self._number:,} threads of this process hang in calls of tools that were given up, and no more are "
+            f"started before some of them end. The log names the tools; starting the process anew ends them all."
+        )
+        return ToolError(message, code="unavailable")
+
+
+_PROCESS: Final = Abandoned(MAX_ABANDONED)
 
 
 class ThreadLane:
     """A pool of daemon threads for awaiting blocking functions. Usable from several loops and threads at once."""
 
-    def __init__(self, *, max_threads: int = 64, idle_s: float = 30.0, name: str = "dagbok-tool") -> None:
+    def __init__(
+        self,
+        *,
+        max_threads: int = 64,
+        idle_s: float = 30.0,
+        name: str = "dagbok-tool",
+        all_abandoned: Abandoned = _PROCESS,
+    ) -> None:
         if max_threads < 1:
             raise ValueError("max_threads must be at least 1")
         self._max = max_threads
@@ -38,6 +83,7 @@ class ThreadLane:
         self._free = 0  # of these, without a job; each takes one from the queue as soon as it gets there
         self._started = 0
         self._abandoned = 0
+        self._all_abandoned = all_abandoned
         self._closed = False
 
     @property
@@ -64,6 +110,7 @@ class ThreadLane:
             BaseException: What the function raised, SystemExit included. StopIteration and CancelledError, which
                 mean something else to whoever awaits, arrive as the cause of a RuntimeError.
             RuntimeError: The lane is closed, or the system allows no thread at all.
+            ToolError: `unavailable`; it would need another thread, and too many of the process are abandoned.
         """
         return await self.submit(lambda: function(*args, **kwargs))
 
@@ -91,10 +138,7 @@ class ThreadLane:
         """Let idle threads end now, busy ones after their call; calls that wait for a thread fail. Waits for none."""
         with self._changed:
             self._closed = True
-            waiting = list(self._queue)
-            self._queue.clear()
-            for job in waiting:
-                job.state = _DONE
+            waiting = self._clear_queue()
             self._changed.notify_all()
         for job in waiting:
             job.deliver(None, RuntimeError("the lane was closed before the call could start"))
@@ -108,6 +152,9 @@ class ThreadLane:
             if self._free >= len(self._queue):
                 self._changed.notify()
             elif self._threads < self._max:
+                if self._all_abandoned.full:
+                    self._queue.remove(job)
+                    raise self._all_abandoned.refusal()
                 try:
                     self._start_thread()
                 except RuntimeError:  # the system is out of threads: the ones there are must do
@@ -117,22 +164,41 @@ class ThreadLane:
 
     def _leave(self, job: _Job) -> None:
         """Note that nobody waits for `job` any more."""
+        refused: list[_Job] = []
         with self._changed:
             if job.state == _QUEUED:
                 job.state = _DONE
                 self._queue.remove(job)
             elif job.state == _RUNNING:
                 job.state = _ABANDONED
-                self._abandoned += 1
+                self._abandon(1)
                 self._threads -= 1
-                if len(self._queue) > self._free:
+                if len(self._queue) <= self._free:
+                    pass
+                elif self._all_abandoned.full:
+                    if not self._threads:  # otherwise those that are left serve the queue
+                        refused = self._clear_queue()
+                else:
                     try:
                         self._start_thread()
                     except RuntimeError:
                         # Not even a replacement: take the abandoned thread back, so that the queue is served some day.
                         job.state = _RUNNING
-                        self._abandoned -= 1
+                        self._abandon(-1)
                         self._threads += 1
+        for waiting in refused:
+            waiting.deliver(None, self._all_abandoned.refusal())
+
+    def _abandon(self, number: int) -> None:
+        self._abandoned += number
+        self._all_abandoned.add(number)
+
+    def _clear_queue(self) -> list[_Job]:
+        waiting = list(self._queue)
+        self._queue.clear()
+        for job in waiting:
+            job.state = _DONE
+        return waiting
 
     def _start_thread(self) -> None:
         self._threads += 1
@@ -160,7 +226,7 @@ class ThreadLane:
                 abandoned = job.state == _ABANDONED
                 job.state = _DONE
                 if abandoned:
-                    self._abandoned -= 1
+                    self._abandon(-1)
                 else:
                     # Before the caller hears of it, so that its next call finds this thread and starts no other.
                     self._free += 1
