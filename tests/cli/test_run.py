@@ -7,10 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+from typing import Any
+from unittest import mock
 
 import pytest
 
 from cli.program import Project, task
+from dagbok import Dagbok
 from dagbok.client import Client
 
 QUESTION = {"id": "q", "action_type": "human", "tool_or_prompt": {"name": "human", "params": {"prompt": "May I?"}}}
@@ -92,6 +95,30 @@ def test_ctrl_c_leaves_the_execution_in_the_diary_and_says_who_goes_on(project: 
     with project.serving() as url, Client(url) as client:
         ended = client.wait(id[0], timeout_s=20)
     assert (ended.status, ended["1"].attempt, ended["2"].result) == ("completed", 1, "after")
+
+
+@pytest.mark.parametrize("key", [[], ["--idempotency-key", "today"]])
+def test_ctrl_c_before_a_submission_is_answered_does_not_deny_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch, key: list[str]
+) -> None:
+    submit = Dagbok.submit
+
+    async def stored(self: Dagbok, *plan: Any, **options: Any) -> None:
+        await submit(self, *plan, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Dagbok, "submit", stored)
+    done = project.call("run", project.plan(task(1, "slow", seconds=30)), "--quiet", *key)
+    assert done.returncode == 130
+    where = " with the idempotency key today" if key else ""
+    assert done.stderr == f"Interrupted. It may have been stored{where}; `dagbok list` shows it.\n"
+    assert "dag-exec_" in project.call("list").stdout
+
+
+def test_ctrl_c_before_a_submission_begins_says_so(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagbok.cli.run.check_plan", mock.Mock(side_effect=KeyboardInterrupt))
+    done = project.call("run", project.plan(task(1, "say", text="x")), "--quiet")
+    assert (done.returncode, done.stderr) == (130, "Interrupted before anything was stored.\n")
 
 
 def test_a_database_in_use_by_another_run_is_refused_with_its_name(project: Project) -> None:

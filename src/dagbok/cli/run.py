@@ -18,7 +18,7 @@ from dagbok.cli.beside import server_url, told_of_flags
 from dagbok.cli.exit_codes import EXIT_CODES, INTERRUPTED
 from dagbok.cli.log import show_log
 from dagbok.cli.plans import load_plan
-from dagbok.cli.terminal import note, redact_with, stdout_reserved
+from dagbok.cli.terminal import line, note, redact_with, stdout_reserved
 from dagbok.cli.validate import check_plan
 from dagbok.cli.watching import Watch, follow, title_of
 from dagbok.client import AsyncClient
@@ -43,7 +43,8 @@ class Asked:
     flags: dict[str, Any]  # of the engine, as given; a server has its own
 
     watch: Watch = field(repr=False)
-    execution_id: ExecutionId | None = None  # known from the submission on
+    submitting: bool = False  # whether the submission has begun: from then on it may be stored
+    execution_id: ExecutionId | None = None  # known once it is answered
     server: str | None = None  # the URL of the server that runs it, if any
 
 
@@ -113,6 +114,7 @@ async def _here(asked: Asked) -> None:
         if not asked.quiet:
             await asyncio.to_thread(unfinished.name_all, dagbok.service, settings, asked.flags)
         with asked.watch.hearing(dagbok):
+            asked.submitting = True
             submitted = await dagbok.submit(asked.document, **asked.options)
             asked.execution_id = submitted.execution_id
             if submitted.replayed:
@@ -134,6 +136,7 @@ async def _on_server(asked: Asked, url: str) -> None:
         note(f"The server at {url} has the database and runs the plan.")
         told_of_flags(asked.flags)
     async with AsyncClient(url) as client:
+        asked.submitting = True
         answer = await client.submit(asked.document, **asked.options)
         asked.execution_id = ExecutionId(answer.execution_id)
         asked.watch.add(asked.execution_id, _title(asked), answer.total_tasks)
@@ -145,11 +148,18 @@ def _title(asked: Asked) -> str:
 
 
 def _interrupted(asked: Asked) -> int:
-    if asked.execution_id is None:
-        note("Interrupted before anything was stored.")
-    else:
-        note(f"Interrupted. {summary.how_to_go_on(asked.execution_id, asked.server, asked.settings, asked.flags)}")
+    note(f"Interrupted{_left_behind(asked)}")
     return INTERRUPTED
+
+
+def _left_behind(asked: Asked) -> str:
+    if asked.execution_id is not None:
+        return f". {summary.how_to_go_on(asked.execution_id, asked.server, asked.settings, asked.flags)}"
+    if not asked.submitting:
+        return " before anything was stored."
+    key = asked.options.get("idempotency_key")
+    known = f" with the idempotency key {line(key, 255)}" if key else ""
+    return f". It may have been stored{known}; `{summary.command(asked.settings, 'list')}` shows it."
 
 
 @asynccontextmanager
