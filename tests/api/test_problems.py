@@ -75,6 +75,13 @@ def test_a_fault_of_ours_is_logged_under_the_id_that_the_client_sees(caplog: pyt
     assert SECRET in caplog.text
 
 
+def test_a_write_whose_outcome_is_unknown_names_the_execution_to_look_for() -> None:
+    body, _ = told(errors.OutcomeUnknown(SECRET, execution_id="dag-exec_7"))
+    assert body["detail"].startswith("It is not known whether this was written. Look before you try again.")
+    assert "execution dag-exec_7" in body["detail"]
+    assert "execution" not in told(errors.OutcomeUnknown())[0]["detail"]
+
+
 def test_every_status_of_http_is_explained() -> None:
     for status, (code, _) in problems.HTTP_FAULTS.items():
         assert told(HTTPException(status, "x"))[0]["code"] == code

@@ -72,7 +72,7 @@ KINDS: Final[Mapping[type[BaseException], Kind]] = {
     OutcomeUnknown: Kind(
         503,
         "Outcome unknown",
-        "The engine stopped before it learned whether this was written. Look before you try again.",
+        "It is not known whether this was written. Look before you try again.",
         2,
     ),
     BaseException: Kind(500, "Internal error", "Something went wrong here; it is not the fault of the request."),
@@ -106,7 +106,8 @@ CODES: Final[Mapping[str, str]] = {
     "idempotency_in_flight": "A request with this Idempotency-Key is under way; try again after `Retry-After`.",
     "fenced": "Another engine has taken the execution.",
     "store_unavailable": "The database is away. Nothing was changed; try again after `Retry-After`.",
-    "outcome_unknown": "The engine stopped while it wrote. Look before you try again.",
+    "outcome_unknown": "It is not known whether this was written: the database did not answer in time, or the engine "
+    "stopped meanwhile. Look before you try again; the detail names the execution, if it was to be a new one.",
     "internal_error": "A fault of this server; its log has more under the `requestId`.",
     "bad_request": "The request is not proper HTTP for this server.",
     "foreign_origin": "A web page of another origin called; DAGBOK_ALLOWED_ORIGINS names those that may.",
@@ -134,6 +135,8 @@ def of(error: BaseException, scope: Scope) -> Response:
     kind = kind_of(error)
     code = error.code if isinstance(error, DagbokError) and kind.status != 500 else "internal_error"
     detail = kind.detail or str(error)
+    if isinstance(error, OutcomeUnknown) and (execution_id := error.fields.get("execution_id")):
+        detail = f"{detail} It is about execution {execution_id}."
     headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s else {}
     if kind.status >= 500:
         request_id = requests.id_of(scope)
