@@ -38,11 +38,11 @@ def list_executions(*, limit: int, offset: int, status: str | None, json: bool, 
     else:
         for row in aligned([_list_row(execution) for execution in page.executions]):
             out(row)
-    left = page.pagination.total - offset - len(page.executions)
+    older = page.pagination.total - offset - len(page.executions)
     if not page.executions:
         note("No executions." if not page.pagination.total else f"None of {page.pagination.total:,} here.")
-    elif left > 0:
-        note(f"{left:,} older: --offset {offset + len(page.executions)}")
+    elif older > 0:
+        note(f"{older:,} older: --offset {offset + len(page.executions)}")
     return 0
 
 

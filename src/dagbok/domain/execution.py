@@ -271,6 +271,9 @@ class Execution(Flow):
     def ring(self, now_ms: int, *, unstarted: Iterable[int] = ()) -> list[int]:
         """Do what is due: end timers, end the execution at its deadline; return the steps whose back-off is over.
 
+        Those have to be begun by the caller. They are told here once, and by no commit (`Changes.ready`): whoever
+        passes over one has lost it until the execution is taken over anew.
+
         `unstarted`: see `cancel`.
         """
         deadline_at = self.header.deadline_at
