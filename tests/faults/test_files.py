@@ -16,10 +16,10 @@ import pytest
 from api.serving import serving
 from dagbok import Dagbok
 from dagbok.errors import DatabaseInUse
-from dagbok.store import connections
+from dagbok.store import connections, journal
 from faults import witness
 from faults.programs import dagbok, environment, until
-from faults.witness import QUESTION, Witness, chains, held, ids, plan, step
+from faults.witness import QUESTION, Witness, chains, going, held, ids, plan, step
 
 # -- without the right to write ---------------------------------------------------------------------------------------
 
@@ -154,6 +154,27 @@ def test_a_file_that_is_moved_away_is_missed_until_it_is_back(tmp_path: Path, ca
     execution_id = asyncio.run(main())
     told.saw(*ids(document))
     witness.check_completed(f"sqlite:///{path}", execution_id)
+    begin, end = witness.outages(caplog.records)
+    assert f"{path} was removed or replaced" in begin
+    assert "writes again" in end
+
+
+def test_an_idle_engine_sees_that_its_file_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when its disk is mounted again: nothing has to be taken back, and nobody writes."""
+    monkeypatch.setattr(journal, "LOOK_S", 0.05)
+    caplog.set_level(logging.INFO, "dagbok.journal")
+    path, away = tmp_path / "dagbok.db", tmp_path / "away.db"
+
+    async def main() -> None:
+        async with Dagbok(f"sqlite:///{path}") as dagbok:
+            path.rename(away)
+            await held(dagbok)
+            away.rename(path)
+            await going(dagbok)
+
+    asyncio.run(main())
     begin, end = witness.outages(caplog.records)
     assert f"{path} was removed or replaced" in begin
     assert "writes again" in end

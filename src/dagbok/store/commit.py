@@ -74,9 +74,8 @@ class Committer:
         if self._lock is None or self._dead is not None:
             return
         try:
-            if self._lock.lost():
-                self._hold_lock()
-                self._succeeded()
+            self._hold_lock()
+            self._succeeded()  # also where nothing had to be taken: files that were away for a moment are back by now
         except DatabaseInUse:
             pass  # it was told
         except Exception as exc:  # whatever it is, the next commit meets it too, and somebody waits for that
