@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 from dagbok.errors import DatabaseInUse
+from dagbok.store import connections
 from dagbok.store.database import Database, read_owner
 from dagbok.store.queries import Reader
 from dagbok.store.takeover import write_command
@@ -111,5 +113,34 @@ def test_a_session_that_ends_loses_the_lock_and_may_take_it_again(postgres_url: 
     owner = read_owner(postgres_url)
     assert owner is not None
     assert (owner["command"], owner["url"]) == ("engine", "http://here")
+    lock.release()
+    database.close()
+
+
+def test_telling_the_url_and_looking_at_the_lock_do_not_meet(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server does both on one connection, from two threads: whoever takes the other's answer costs it the lock."""
+    monkeypatch.setattr(connections, "SILENCE_S", 0.5)
+    database = Database.open(postgres_url)
+    lock = database.engine_lock()
+    lock.acquire(command="engine")
+    looks, told = [False], threading.Event()
+
+    def look() -> None:
+        while not told.is_set() and not looks[-1]:
+            looks.append(lock.lost())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for number in range(200):
+        lock.set_url(f"http://127.0.0.1:{number}")
+    told.set()
+    looking.join()
+    assert not any(looks)
+    assert not lock.lost()
+    owner = read_owner(postgres_url)
+    assert owner is not None
+    assert owner["url"] == "http://127.0.0.1:199"
     lock.release()
     database.close()

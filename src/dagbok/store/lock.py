@@ -18,7 +18,9 @@ import logging
 import os
 import select
 import socket
+import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -54,13 +56,14 @@ log = logging.getLogger("dagbok.journal")
 
 
 class EngineLock(Protocol):
-    """The right to be the engine of a database."""
+    """The right to be the engine of a database. Its methods are safe to call from any thread."""
 
     def acquire(self, *, command: str, url: str | None = None) -> None:
         """Take the lock.
 
         Raises:
             DatabaseInUse: Somebody has it; the message and `owner` name them.
+            Misconfigured: The lock file cannot be made or locked.
             StoreUnavailable: The database does not answer, or cannot be written.
         """
         ...
@@ -91,13 +94,49 @@ class EngineLock(Protocol):
         ...
 
 
-class _Lock:
+class _Lock(ABC):
     """What both kinds have in common."""
 
     def __init__(self) -> None:
+        # A server tells its URL from one thread while its journal looks from another. Two of them on one connection
+        # take each other's answers, and a file that is let go may be somebody else's when it is written.
+        self._guard = threading.Lock()
         self._owner: Owner = {}
         self._taken: DatabaseInUse | None = None
         self._tell_taken: Callable[[DatabaseInUse], object] | None = None
+
+    def acquire(self, *, command: str, url: str | None = None) -> None:
+        """See `EngineLock`."""
+        with self._guard:
+            self._owner = myself(command, url)
+            self._take()
+
+    def reacquire(self) -> None:
+        """See `EngineLock`."""
+        try:
+            with self._guard:
+                self._take_again()
+        except DatabaseInUse as exc:
+            self._taken = exc
+            if self._tell_taken is not None:
+                self._tell_taken(exc)
+            raise
+
+    def set_url(self, url: str) -> None:
+        """See `EngineLock`."""
+        with self._guard:
+            self._owner["url"] = url
+            self._write()
+
+    def lost(self) -> bool:
+        """See `EngineLock`."""
+        # Whoever has the guard finds out by themselves; a commit does not wait for that.
+        if not self._guard.acquire(blocking=False):
+            return False
+        try:
+            return self._is_lost()
+        finally:
+            self._guard.release()
 
     def on_taken(self, tell: Callable[[DatabaseInUse], object]) -> None:
         """See `EngineLock`."""
@@ -105,10 +144,30 @@ class _Lock:
         if self._taken is not None:
             tell(self._taken)
 
-    def _over(self, exc: DatabaseInUse) -> None:
-        self._taken = exc
-        if self._tell_taken is not None:
-            self._tell_taken(exc)
+    def release(self) -> None:
+        """See `EngineLock`."""
+        with self._guard:
+            self._let_go()
+
+    # -- for whoever has the guard ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _take(self) -> None:
+        """Take the lock and write the owner's words. Raises as `acquire`."""
+
+    @abstractmethod
+    def _take_again(self) -> None:
+        """Take the lock after it was lost. Raises as `reacquire`."""
+
+    @abstractmethod
+    def _is_lost(self) -> bool: ...
+
+    @abstractmethod
+    def _let_go(self) -> None: ...
+
+    @abstractmethod
+    def _write(self) -> None:
+        """Write the owner's words where others read them, if the lock is held."""
 
 
 class FileLock(_Lock):
@@ -124,12 +183,7 @@ class FileLock(_Lock):
         # Which files the names stood for when the lock was taken.
         self._lock_file = self._database_file = _identity(self._path)
 
-    def acquire(self, *, command: str, url: str | None = None) -> None:
-        """See `EngineLock`.
-
-        Raises:
-            Misconfigured: The lock file cannot be made or locked.
-        """
+    def _take(self) -> None:
         try:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as exc:
@@ -142,17 +196,15 @@ class FileLock(_Lock):
                 raise Misconfigured(f"The file system of {self._path} cannot lock: {exc.strerror}.") from exc
             raise in_use(str(self._database), read_words(self._path)) from exc
         self._handle = handle
-        self._owner = myself(command, url)
         try:
             self._show_writable()
         except BaseException:
-            self.release()
+            self._let_go()
             raise
         self._write()
         self._lock_file, self._database_file = _identity(self._path), _identity(self._database)
 
-    def reacquire(self) -> None:
-        """See `EngineLock`."""
+    def _take_again(self) -> None:
         if _identity(self._database) != self._database_file:
             raise StoreUnavailable(
                 f"The file {self._database} was removed or replaced while this engine used it; put it back, or start "
@@ -161,21 +213,14 @@ class FileLock(_Lock):
         if self._handle is not None and _identity(self._path) == self._lock_file:
             return  # it was the database's file that was gone, and is back
         try:
-            self.release()
-            self.acquire(command=self._owner["command"], url=self._owner.get("url"))
-        except DatabaseInUse as exc:
-            self._over(exc)
+            self._let_go()
+            self._take()
+        except DatabaseInUse:
             raise
         except Misconfigured as exc:
             raise StoreUnavailable(exc.message) from exc
 
-    def set_url(self, url: str) -> None:
-        """See `EngineLock`."""
-        self._owner["url"] = url
-        self._write()
-
-    def lost(self) -> bool:
-        """See `EngineLock`."""
+    def _is_lost(self) -> bool:
         # The kernel takes it from dead processes only, but a file may be removed, and its name be given to another.
         return (
             self._handle is None
@@ -183,8 +228,7 @@ class FileLock(_Lock):
             or _identity(self._database) != self._database_file
         )
 
-    def release(self) -> None:
-        """See `EngineLock`."""
+    def _let_go(self) -> None:
         if self._handle is not None:
             # The file stays: were it removed, a second process could hold the old one and a third lock a new one.
             handle, self._handle = self._handle, None
@@ -220,12 +264,7 @@ class SessionLock(_Lock):
         self._session: Session | None = None
         self._backend: Backend | None = None  # of this session, or of the last
 
-    def acquire(self, *, command: str, url: str | None = None) -> None:
-        """See `EngineLock`."""
-        self._owner = myself(command, url)
-        self._acquire()
-
-    def _acquire(self) -> None:
+    def _take(self) -> None:
         command = self._owner["command"]
         try:
             session = self._connect(f"dagbok engine: {command[:20]}, pid {os.getpid()} on {socket.gethostname()}"[:63])
@@ -235,9 +274,9 @@ class SessionLock(_Lock):
             hindrance = session.execute(_FIND_HINDRANCE).fetchone()
             if hindrance and hindrance[0]:
                 raise self._unavailable(f"it is read-only, because {hindrance[0]}")
-            self._take(session)
+            self._lock(session)
             self._session, self._backend = session, session.backend()
-            self._tell()
+            self._say()
         except psycopg.Error as exc:
             self._session = None
             session.close()
@@ -246,7 +285,7 @@ class SessionLock(_Lock):
             session.close()
             raise
 
-    def _take(self, session: Session) -> None:
+    def _lock(self, session: Session) -> None:
         """Take the lock in `session`, or raise DatabaseInUse or StoreUnavailable.
 
         A server may learn late that the other side of a session is gone, at worst from its keepalive. So our last one
@@ -270,23 +309,11 @@ class SessionLock(_Lock):
                 raise in_use(self._name, holder[1])
             time.sleep(0.02)
 
-    def reacquire(self) -> None:
-        """See `EngineLock`."""
-        self.release()
-        try:
-            self._acquire()
-        except DatabaseInUse as exc:
-            self._over(exc)
-            raise
+    def _take_again(self) -> None:
+        self._let_go()
+        self._take()
 
-    def set_url(self, url: str) -> None:
-        """See `EngineLock`."""
-        self._owner["url"] = url
-        with suppress(psycopg.Error):  # a lost session is told by `lost`
-            self._tell()
-
-    def lost(self) -> bool:
-        """See `EngineLock`."""
+    def _is_lost(self) -> bool:
         session = self._session
         if session is None or session.closed:
             return True
@@ -301,13 +328,16 @@ class SessionLock(_Lock):
                 return True
         return False
 
-    def release(self) -> None:
-        """See `EngineLock`."""
+    def _let_go(self) -> None:
         if self._session is not None:
             self._session.close()
             self._session = None
 
-    def _tell(self) -> None:
+    def _write(self) -> None:
+        with suppress(psycopg.Error):  # a lost session is told by `lost`
+            self._say()
+
+    def _say(self) -> None:
         # The text of a session's last query is what `pg_stat_activity` shows of it, so the owner is said in a query.
         if self._session is not None:
             self._session.execute(sql.SQL("SELECT {}").format(sql.Literal(_MARK + json.dumps(self._owner))))
