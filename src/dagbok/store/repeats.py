@@ -11,13 +11,12 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from dagbok.domain import values
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.values import Json
 from dagbok.errors import NotFound
 from dagbok.store import takeover
 from dagbok.store.database import Database
-from dagbok.store.schema import commands, sub_steps
+from dagbok.store.schema import sub_steps
 
 
 class Deletion:
@@ -68,23 +67,8 @@ class Asking:
 
     def run(self) -> int:
         """Return the number of the command. Raises as `takeover.write_command`."""
-        if self._tried and (number := self._find()) is not None:
-            return number
-        self._tried = True
+        again, self._tried = self._tried, True
         return takeover.write_command(
-            self._database, self._execution_id, self._kind, self._data, self._by, at_ms=self._at_ms, wait=self._wait
-        )
-
-    def _find(self) -> int | None:
-        """Return the number of the command if an earlier try has written it.
-
-        An equal one of somebody else in this very moment would do as well: it asks the same.
-        """
-        of = commands.c
-        query = select(of.id, of.data).where(
-            of.execution_id == self._execution_id, of.kind == self._kind, of.at == self._at_ms,
-            of.wait.is_not_distinct_from(self._wait), of.by.is_not_distinct_from(self._by),
+            self._database, self._execution_id, self._kind, self._data, self._by,
+            at_ms=self._at_ms, wait=self._wait, again=again,
         )  # fmt: skip
-        with self._database.reading() as connection:
-            found = connection.execute(query.order_by(of.id)).all()
-        return next((int(number) for number, text in found if values.decode(text) == dict(self._data)), None)

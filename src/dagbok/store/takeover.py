@@ -102,12 +102,14 @@ def write_command(
     *,
     at_ms: int,
     wait: str | None = None,
+    again: bool = False,
 ) -> int:
     """Ask something of an execution and return the number of the command; its owner applies it.
 
     Args:
         at_ms: When it is asked.
         wait: Names the question that this answers, as "TASK#NUMBER"; each takes one answer.
+        again: Whether this was tried before, and nobody knows what came of it; if it was written, it is not repeated.
 
     Raises:
         NotFound: There is no such execution.
@@ -115,8 +117,15 @@ def write_command(
         StoreUnavailable: The database does not answer; whether the command was written is not known.
     """
     with database.writing() as connection:
-        if connection.execute(select(dag_executions.c.id).where(dag_executions.c.id == execution_id)).first() is None:
+        query = select(dag_executions.c.id).where(dag_executions.c.id == execution_id)
+        if again:
+            # A commit that was cut may be under way still (PostgreSQL, while its standby is away), and nobody sees it
+            # before it ends. It shares this row, to which the command refers, until it can be seen.
+            query = query.with_for_update()
+        if connection.execute(query).first() is None:
             raise _no_execution(execution_id)
+        if again and (written := _find_command(connection, execution_id, kind, data, by, at_ms, wait)) is not None:
+            return written
         taken = select(commands.c.id).where(commands.c.execution_id == execution_id, commands.c.wait == wait)
         if wait is not None and connection.execute(taken).first() is not None:
             raise _answered(execution_id, wait)
@@ -127,6 +136,28 @@ def write_command(
         if number is None:  # somebody else answered in this very moment
             raise _answered(execution_id, wait)
     return int(number)
+
+
+def _find_command(
+    connection: sa.Connection,
+    execution_id: ExecutionId,
+    kind: str,
+    data: Mapping[str, Json],
+    by: str | None,
+    at_ms: int,
+    wait: str | None,
+) -> int | None:
+    """Return the number of such a command.
+
+    An equal one of somebody else in this very moment would do as well: it asks the same.
+    """
+    of = commands.c
+    query = select(of.id, of.data).where(
+        of.execution_id == execution_id, of.kind == kind, of.at == at_ms,
+        of.wait.is_not_distinct_from(wait), of.by.is_not_distinct_from(by),
+    )  # fmt: skip
+    found = connection.execute(query.order_by(of.id)).all()
+    return next((int(number) for number, text in found if values.decode(text) == dict(data)), None)
 
 
 def _steps(
