@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dagbok.errors import DatabaseInUse
+from dagbok.errors import DatabaseInUse, StoreUnavailable
 from dagbok.store import connections
 from dagbok.store.database import Database, read_owner
 from dagbok.store.queries import Reader
@@ -144,3 +144,19 @@ def test_telling_the_url_and_looking_at_the_lock_do_not_meet(
     assert owner["url"] == "http://127.0.0.1:199"
     lock.release()
     database.close()
+
+
+def test_a_lock_that_was_released_is_not_taken_again_by_whoever_writes_on(
+    database: Database, database_url: str
+) -> None:
+    """Nobody would ever let go of it."""
+    lock = database.engine_lock()
+    lock.acquire(command="engine")
+    lock.release()
+    assert lock.lost()
+    with pytest.raises(StoreUnavailable, match="let go"):
+        lock.reacquire()
+    assert read_owner(database_url) is None
+    lock.acquire(command="engine")
+    assert not lock.lost()
+    lock.release()

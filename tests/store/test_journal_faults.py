@@ -14,6 +14,7 @@ from dagbok.domain.records import Changes
 from dagbok.domain.values import JsonText
 from dagbok.errors import DatabaseInUse, Fenced, OutcomeUnknown, StoreRejected
 from dagbok.store.database import Database
+from dagbok.store.journal import Journal
 from dagbok.store.queries import Reader
 from store import diary, faults
 
@@ -225,6 +226,37 @@ def test_closing_gives_up_on_a_database_that_stays_away(faulty: Any) -> None:
             for future in futures:
                 with pytest.raises(OutcomeUnknown):
                     await future
+
+    asyncio.run(main())
+
+
+def test_a_closing_that_is_cancelled_waits_for_what_is_being_written(faulty: Any) -> None:
+    """Whoever cancelled it lets go of the lock next: nothing may be written after that."""
+    hold, held = threading.Event(), threading.Event()
+
+    def wait(committed: bool) -> None:
+        if not committed:
+            held.set()
+            assert hold.wait(10)
+
+    async def main() -> None:
+        journal = Journal(faulty)
+        journal.start()
+        faulty.faults.append(wait)
+        created = journal.create(diary.new_execution())
+        await asyncio.to_thread(held.wait, 10)
+        closing = asyncio.ensure_future(journal.close())
+        ended = False
+        for _ in range(3):  # as often as somebody likes
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.sleep(0)
+            ended |= closing.done()
+        hold.set()
+        assert not ended
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert not (await created).existing
 
     asyncio.run(main())
 

@@ -157,7 +157,8 @@ class Journal:
     async def close(self) -> None:
         """Commit what was appended, stop the thread and close its connection.
 
-        Where the database stays away for `close_timeout_s`, what is left fails with OutcomeUnknown.
+        Where the database stays away for `close_timeout_s`, what is left fails with OutcomeUnknown. A cancellation
+        waits for the thread as well: whoever goes on after it lets go of the engine's lock.
         """
         self._closed = True
         thread, self._thread = self._thread, None
@@ -166,7 +167,7 @@ class Journal:
         self._committer.give_up_in(self._close_timeout_s)
         self._closing.set()
         self._wake.set()
-        await asyncio.get_running_loop().run_in_executor(None, thread.join)
+        await _to_the_end(asyncio.get_running_loop().run_in_executor(None, thread.join))
         # The thread's last words to the loop come before this.
         await asyncio.sleep(0)
 
@@ -246,6 +247,18 @@ class Journal:
         if outcomes and self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed; nobody waits any more
                 self._loop.call_soon_threadsafe(_resolve, outcomes)
+
+
+async def _to_the_end(work: asyncio.Future[None]) -> None:
+    """Wait for `work`, however often somebody cancels that, and raise the cancellation then."""
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        raise cancelled
 
 
 def _resolve(outcomes: Sequence[Outcome]) -> None:

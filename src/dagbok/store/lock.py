@@ -73,7 +73,7 @@ class EngineLock(Protocol):
 
         Raises:
             DatabaseInUse: Somebody else has it now. This engine will never write again; `on_taken` tells.
-            StoreUnavailable: The database does not answer, or cannot be written.
+            StoreUnavailable: The database does not answer, or cannot be written; or `release` was called.
         """
         ...
 
@@ -82,7 +82,7 @@ class EngineLock(Protocol):
         ...
 
     def lost(self) -> bool:
-        """Return whether the lock is gone without `release`; cheap enough to ask before each commit."""
+        """Return whether the lock is not held, as far as this can be known; cheap enough to ask before each commit."""
         ...
 
     def on_taken(self, tell: Callable[[DatabaseInUse], object]) -> None:
@@ -90,7 +90,7 @@ class EngineLock(Protocol):
         ...
 
     def release(self) -> None:
-        """Let go. Does nothing if it is not held."""
+        """Let go, so that only `acquire` takes it again. Does nothing if it is not held."""
         ...
 
 
@@ -102,12 +102,14 @@ class _Lock(ABC):
         # take each other's answers, and a file that is let go may be somebody else's when it is written.
         self._guard = threading.Lock()
         self._owner: Owner = {}
+        self._released = False
         self._taken: DatabaseInUse | None = None
         self._tell_taken: Callable[[DatabaseInUse], object] | None = None
 
     def acquire(self, *, command: str, url: str | None = None) -> None:
         """See `EngineLock`."""
         with self._guard:
+            self._released = False
             self._owner = myself(command, url)
             self._take()
 
@@ -115,6 +117,8 @@ class _Lock(ABC):
         """See `EngineLock`."""
         try:
             with self._guard:
+                if self._released:  # whoever writes on after that must neither write nor keep others out
+                    raise StoreUnavailable("This engine has let go of its database.")
                 self._take_again()
         except DatabaseInUse as exc:
             self._taken = exc
@@ -147,6 +151,7 @@ class _Lock(ABC):
     def release(self) -> None:
         """See `EngineLock`."""
         with self._guard:
+            self._released = True
             self._let_go()
 
     # -- for whoever has the guard ------------------------------------------------------------------------------------
