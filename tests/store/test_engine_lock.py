@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
 import threading
 import time
@@ -13,6 +15,7 @@ import pytest
 from dagbok.errors import DatabaseInUse, StoreUnavailable
 from dagbok.store import connections
 from dagbok.store.database import Database, read_owner
+from dagbok.store.lock import FileLock
 from dagbok.store.queries import Reader
 from dagbok.store.takeover import write_command
 from store import diary, processes
@@ -83,6 +86,46 @@ def test_the_lock_file_of_a_dead_process_says_nothing(tmp_path: Path) -> None:
     for words in ('{"pid": 4194304, "command": "x"}', f'{{"pid": {os.getpid()}, "born": "1"}}', "", "{", "[]"):
         (tmp_path / "dagbok.db.lock").write_text(words)
         assert read_owner(url) is None
+
+
+def test_a_lock_file_that_is_removed_while_its_engine_starts_holds_for_nobody(tmp_path: Path) -> None:
+    """The start waits for other writers; the file that then has the name may be another engine's lock."""
+    path = tmp_path / "dagbok.db"
+    path.touch()
+    second = FileLock(path, lambda: None)
+
+    def wait_to_write() -> None:
+        (tmp_path / "dagbok.db.lock").unlink()
+        second.acquire(command="second")
+
+    first = FileLock(path, wait_to_write)
+    first.acquire(command="first")
+    assert first.lost()
+    assert not second.lost()
+    with pytest.raises(DatabaseInUse, match="second"):
+        first.reacquire()
+    second.release()
+
+
+def test_a_lock_file_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "dagbok.db"
+    path.touch()
+    flock, tries = fcntl.flock, itertools.count()
+
+    def remove_first(handle: int, how: int) -> None:
+        if next(tries) == 0:
+            (tmp_path / "dagbok.db.lock").unlink()
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    lock = FileLock(path, lambda: None)
+    lock.acquire(command="engine")
+    assert not lock.lost()
+    with pytest.raises(DatabaseInUse, match="engine"):
+        FileLock(path, lambda: None).acquire(command="another")
+    lock.release()
 
 
 def test_two_names_of_one_file_are_one_database(tmp_path: Path) -> None:

@@ -185,29 +185,39 @@ class FileLock(_Lock):
         self._path = _lock_path(database)
         self._show_writable = show_writable
         self._handle: int | None = None
-        # Which files the names stood for when the lock was taken.
-        self._lock_file = self._database_file = _identity(self._path)
+        # Which file is locked, and which one the database's name stood for then.
+        self._lock_file: tuple[int, int] | None = None
+        self._database_file: tuple[int, int] | None = None
 
     def _take(self) -> None:
-        try:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as exc:
-            raise Misconfigured(f"The lock file {self._path} cannot be opened: {exc.strerror}.") from exc
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            os.close(handle)
-            if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise Misconfigured(f"The file system of {self._path} cannot lock: {exc.strerror}.") from exc
-            raise in_use(str(self._database), read_words(self._path)) from exc
-        self._handle = handle
+        self._handle = self._lock()
+        # Of the file that is locked, not of its name, which may be another's by the time that we could write.
+        self._lock_file = _identity(self._handle)
         try:
             self._show_writable()
         except BaseException:
             self._let_go()
             raise
         self._write()
-        self._lock_file, self._database_file = _identity(self._path), _identity(self._database)
+        self._database_file = _identity(self._database)
+
+    def _lock(self) -> int:
+        """Return the lock file, open and locked."""
+        while True:
+            try:
+                handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as exc:
+                raise Misconfigured(f"The lock file {self._path} cannot be opened: {exc.strerror}.") from exc
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                os.close(handle)
+                if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise Misconfigured(f"The file system of {self._path} cannot lock: {exc.strerror}.") from exc
+                raise in_use(str(self._database), read_words(self._path)) from exc
+            if _identity(handle) == _identity(self._path):
+                return handle
+            os.close(handle)  # it was removed before it was locked, and the next to come locks another
 
     def _take_again(self) -> None:
         if _identity(self._database) != self._database_file:
@@ -392,10 +402,10 @@ def _lock_path(database: Path) -> Path:
     return real.with_name(real.name + ".lock")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return which file `path` stands for now; None: there is none."""
+def _identity(file: Path | int) -> tuple[int, int] | None:
+    """Return which file a path stands for now, or a handle; None: there is none."""
     try:
-        found = path.stat()
+        found = os.fstat(file) if isinstance(file, int) else file.stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino
