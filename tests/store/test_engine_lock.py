@@ -31,6 +31,22 @@ print("held", flush=True)
 sys.stdin.read()
 """
 
+WITH_CHILD = """
+import os, sys
+from dagbok.store.database import Database
+database = Database.open(sys.argv[1])
+lock = database.engine_lock()
+lock.acquire(command="engine")
+child = os.fork()
+if child == 0:
+    print(lock.lost(), flush=True)
+    lock.release()
+    print("forked", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
 
 def test_the_second_engine_learns_who_the_first_is(database: Database, database_url: str) -> None:
     with processes.running(ENGINE, database_url) as engine:
@@ -51,6 +67,19 @@ def test_the_second_engine_learns_who_the_first_is(database: Database, database_
             assert time.monotonic() < deadline
         lock = database.engine_lock()
         lock.acquire(command="dagbok run")
+        lock.release()
+
+
+def test_a_forked_child_keeps_no_database_from_others(database: Database, database_url: str) -> None:
+    """Such as one of a process pool in a tool, which lives on when the engine is killed. Nor does it let go for it."""
+    with processes.running(WITH_CHILD, database_url) as engine:
+        assert [processes.line(engine), processes.line(engine)] == ["True", "forked"]
+        lock = database.engine_lock()
+        with pytest.raises(DatabaseInUse, match=str(engine.pid)):
+            lock.acquire(command="another")
+        engine.kill()
+        engine.wait()
+        lock.acquire(command="another")
         lock.release()
 
 

@@ -20,6 +20,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -105,6 +106,7 @@ class _Lock(ABC):
         self._released = False
         self._taken: DatabaseInUse | None = None
         self._tell_taken: Callable[[DatabaseInUse], object] | None = None
+        _LOCKS.add(self)
 
     def acquire(self, *, command: str, url: str | None = None) -> None:
         """See `EngineLock`."""
@@ -154,6 +156,12 @@ class _Lock(ABC):
             self._released = True
             self._let_go()
 
+    def forget(self) -> None:
+        """Drop what a forked child has of the lock, for good, without a word to others: its parent has it still."""
+        self._guard = threading.Lock()  # a thread of the parent may have had it
+        self._released = True
+        self._drop_copy()
+
     # -- for whoever has the guard ------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -173,6 +181,22 @@ class _Lock(ABC):
     @abstractmethod
     def _write(self) -> None:
         """Write the owner's words where others read them, if the lock is held."""
+
+    @abstractmethod
+    def _drop_copy(self) -> None: ...
+
+
+#: Kernel and server let go once the last copy of a file or socket is closed. Were it a child's, such as one of a
+#: process pool in a tool, nobody could take over from an engine that was killed before that has ended.
+_LOCKS: Final[weakref.WeakSet[_Lock]] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in list(_LOCKS):
+        lock.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class FileLock(_Lock):
@@ -250,6 +274,11 @@ class FileLock(_Lock):
             with suppress(OSError):  # of a dead process the words say nothing either
                 os.ftruncate(handle, 0)
             os.close(handle)
+
+    def _drop_copy(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)  # and no more: what is unlocked through one copy is unlocked for all
 
     def _write(self) -> None:
         if self._handle is None:
@@ -347,6 +376,13 @@ class SessionLock(_Lock):
         if self._session is not None:
             self._session.close()
             self._session = None
+
+    def _drop_copy(self) -> None:
+        if self._session is not None and not self._session.closed:
+            # Something else takes the socket's number: the driver would say goodbye for the parent, too.
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(nothing, self._session.fileno(), inheritable=False)
+            os.close(nothing)
 
     def _write(self) -> None:
         with suppress(psycopg.Error):  # a lost session is told by `lost`
