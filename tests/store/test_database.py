@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 import psycopg
@@ -53,9 +54,29 @@ def test_the_short_scheme_of_postgresql_works(postgres_url: str) -> None:
 
 
 def test_passwords_are_not_shown(postgres_url: str) -> None:
-    database = Database.open(postgres_url.replace("dagbok@", "dagbok:secret@"))
-    assert "secret" not in database.name
-    database.close()
+    for url in (postgres_url.replace("dagbok@", "dagbok:secret@"), f"{postgres_url}?password=secret"):
+        database = Database.open(url)
+        assert "secret" not in database.name
+        database.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ann:pass@secret:word@127.0.0.1/dagbok",
+        "postgresql://ann:pass@secret@127.0.0.1/dagbok",
+        "postgresql://ann:pass@secret/@127.0.0.1/dagbok",
+        "postgresql://ann:word@127.0.0.1:secret/dagbok",
+        "postgresql:ann:secret@127.0.0.1/dagbok",
+        "ann:secret@127.0.0.1/dagbok",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_without_showing_a_password(url: str) -> None:
+    with pytest.raises(Misconfigured, match=r"is no database URL.*%40") as refused:
+        Database.open(url)
+    assert "secret" not in "".join(traceback.format_exception(refused.value, limit=0))
+    with pytest.raises(Misconfigured):
+        read_owner(url)
 
 
 def test_a_diary_without_tables_says_what_makes_them(empty_database_url: str) -> None:

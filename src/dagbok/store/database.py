@@ -38,6 +38,7 @@ _PGDialect: Any = PGDialect_psycopg  # its constructor has no annotations
 
 # A bind parameter of a compiled statement; not the cast that may follow it.
 _BIND: Final = re.compile(r"(?<!:):p_(\w+)")
+_SCHEME: Final = re.compile(r"[\w+]+://")
 # `reading` and `writing` tell the `begin` listener of SQLite what to begin.
 _WRITES: Final = "dagbok_writes"
 
@@ -124,11 +125,11 @@ class Database:
 
     @property
     def name(self) -> str:
-        """What people may see of the URL: no password."""
+        """What people may see of the URL: no password, which may be in its query, too."""
         return (
             f"sqlite:///{self._path}"
             if self._path
-            else self._engine.url.set(drivername="postgresql").render_as_string()
+            else self._engine.url.set(drivername="postgresql", query={}).render_as_string()
         )
 
     def close(self) -> None:
@@ -349,10 +350,18 @@ def read_owner(url: str) -> Owner | None:
 
 
 def _parse(url: str) -> sa.URL:
+    # Of what cannot be read, no message nor its cause shows more than how it begins: there may be a password in it.
+    scheme = _SCHEME.match(url)
+    shown = f"{scheme[0]}..." if scheme else "What was given"
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as exc:
-        raise Misconfigured(f"{url!r} is no database URL; use sqlite:///FILE or postgresql://USER@HOST/NAME.") from exc
+    except (sa.exc.ArgumentError, ValueError):
+        raise Misconfigured(
+            f"{shown} is no database URL; use sqlite:///FILE or postgresql://USER@HOST/NAME, with %40 for an @ in a "
+            "password."
+        ) from None
+    if parsed.password is not None and url.count("@") > 1:  # the rest of a password would be taken for the host
+        raise Misconfigured(f"{shown} is no database URL: write %40 for each @ but the one before the host.")
     kind = parsed.drivername.partition("+")[0]
     if kind not in ("sqlite", "postgresql", "postgres"):
         raise Misconfigured(f"Dagbok keeps its diary on SQLite or PostgreSQL, not on {kind!r}.")
