@@ -25,7 +25,7 @@ from dagbok.domain.ids import DagId, Epoch, ExecutionId, TaskId
 from dagbok.domain.plan import HUMAN, LONGEST_S, Plan, SubTask
 from dagbok.domain.records import NewExecution, Page
 from dagbok.domain.secrets import Redactor
-from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus
+from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus, StepStatus
 from dagbok.domain.validate import Limits, Problem, check, literals, read
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import BadInput, Conflict, DagbokError, NotFound, OutcomeUnknown, StoreUnavailable
@@ -129,6 +129,8 @@ class Diary:
     def details(self, execution_id: str, *, whole: bool = False) -> tuple[Row, Sequence[Row]]:
         """Return an execution and its sub-steps as they were at one moment; larger results as None unless `whole`.
 
+        Each sub-step comes with its latest `attempts` that did not end well, and with its open `question`.
+
         Raises:
             NotFound: No such execution.
         """
@@ -138,7 +140,13 @@ class Diary:
             tried: dict[str, list[Row]] = {}
             for attempt in reader.attempts(execution_id, last=SHOWN_ATTEMPTS):
                 tried.setdefault(attempt["task_id"], []).append(attempt)
-            steps = [{**step, "attempts": tried.get(step["task_id"], [])} for step in steps]
+            asked: dict[str, Row] = {}
+            if any(step["status"] == StepStatus.WAITING for step in steps):
+                asked = {row["task_id"]: row for row in reader.open_questions(execution_id, limit=None)}
+            steps = [
+                {**step, "attempts": tried.get(step["task_id"], []), "question": asked.get(step["task_id"])}
+                for step in steps
+            ]
             return row, [at_once._with_result(step) for step in steps] if whole else steps
 
     def _with_result(self, step: Row) -> Row:

@@ -51,6 +51,21 @@ class Attempt(Shape):
     cost_usd: float | None
 
 
+class Question(Shape):
+    """What a sub-step asks a person; it waits for the answer."""
+
+    number: int = Field(description="The n-th question of this sub-step, from 1")
+    kind: Literal["human", "did_it_happen"]
+    prompt: str
+    answer_schema: dict[str, Any] | None = Field(alias="schema", description="JSON Schema of the answer; null: any")
+    assignee: str | None
+    asked_at: datetime
+    shown: dict[str, Any] | None = Field(
+        description="What there is to know before answering. Of `did_it_happen`: `attempt`, `params`, `description`, "
+        'and `late`, if the attempt has ended since: `{"result"}`, or `{"error", "errorCode"}`'
+    )
+
+
 class SubStep(Shape):
     """One sub-task of one execution."""
 
@@ -84,6 +99,7 @@ class SubStep(Shape):
     completed_at: datetime | None
     duration_ms: int | None
     next_attempt_at: datetime | None = Field(description="When its back-off ends, or its `wait`")
+    question: Question | None = Field(description="The question that it waits for an answer to")
     attempts: list[Attempt] = Field(
         description="Those of its last 20 tries that did not end well, oldest first; `.../attempts` has all"
     )
@@ -338,13 +354,17 @@ class ProblemDetails(BaseModel):
 
 _TIMES = frozenset({
     "started_at", "completed_at", "last_retry_at", "paused_at", "deadline_at", "wake_at", "next_attempt_at",
-    "created_at", "updated_at",
+    "created_at", "updated_at", "asked_at",
 })  # fmt: skip
 _JSON = frozenset({
     "tool_or_prompt_params", "dependencies", "input", "result", "progress", "usage", "total_usage", "labels", "options",
+    "answer_schema", "shown",
 })  # fmt: skip
 _SUMMARY = tuple((name, to_camel(name)) for name in ExecutionSummary.model_fields)
-_STEP = tuple((name, to_camel(name)) for name in SubStep.model_fields if name not in ("result_url", "attempts"))
+_STEP = tuple(
+    (name, to_camel(name)) for name in SubStep.model_fields if name not in ("result_url", "attempts", "question")
+)
+_QUESTION = tuple((name, field.alias or to_camel(name)) for name, field in Question.model_fields.items())
 _ATTEMPT = tuple((name, to_camel(name)) for name in Attempt.model_fields if name != "duration_ms")
 
 
@@ -399,6 +419,8 @@ def _sub_step(row: Row) -> dict[str, Any]:
     if row["input"] is None and row["attempt"] and row["input_bytes"] is None:
         view["input"] = view["toolOrPromptParams"]  # stored only where references made it differ
     view["attempts"] = [_attempt(attempt) for attempt in row["attempts"]]
+    asked = row["question"]
+    view["question"] = None if asked is None else {name: _field(column, asked[column]) for column, name in _QUESTION}
     large = row["result"] is None and row["result_bytes"] is not None
     view["resultUrl"] = result_url(row["execution_id"], row["task_id"]) if large else None
     return view

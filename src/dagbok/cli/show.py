@@ -60,8 +60,8 @@ def show(which: str, *, json: bool, events: bool, settings: Settings) -> int:
         return 0
     execution = stopped.execution
     (_show_on_terminal if is_terminal(sys.stdout) else _show_plain)(execution, stopped.tries)
-    for task_id, prompt in stopped.questions:
-        out(f"{shown_id(task_id)} asks: {line(prompt, 500)}")
+    for words in summary.asks(stopped.questions, indent=""):
+        out(words)
     if events:
         out()
         for row in aligned([_event_row(event) for event in diary_lines]):

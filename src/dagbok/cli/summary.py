@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.text import Text
 
@@ -20,12 +20,22 @@ from dagbok.cli import render
 from dagbok.cli.attempts import Tries
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
 from dagbok.cli.words import aligned, counted, shown_error, shown_id
+from dagbok.domain import values
 from dagbok.domain.states import ExecutionStatus
 from dagbok.service import Diary
 from dagbok.settings import Settings
 
-#: Task id and prompt of each question that waits.
-Questions = list[tuple[str, str]]
+
+class Question(NamedTuple):
+    """A question that waits for an answer."""
+
+    task_id: str
+    kind: str
+    prompt: str
+    late: str | None  # what the attempt in doubt has brought since, as text
+
+
+Questions = list[Question]
 
 
 @dataclass
@@ -55,8 +65,18 @@ def brief(diary: Diary, execution_id: str) -> wire.ExecutionSummary:
 
 
 def questions(diary: Diary, execution_id: str) -> Questions:
-    """Return task id and prompt of each question that an execution waits for."""
-    return [(row["task_id"], row["prompt"]) for row in diary.reader.open_questions(execution_id)]
+    """Return the questions that an execution waits for."""
+    return [
+        Question(row["task_id"], row["kind"], row["prompt"], _late(row["shown"]))
+        for row in diary.reader.open_questions(execution_id)
+    ]
+
+
+def _late(shown: str | None) -> str | None:
+    late = (values.decode(shown) if shown else {}).get("late")
+    if late is None:
+        return None
+    return values.as_text(late["result"]) if "result" in late else shown_error(late.get("errorCode"), late.get("error"))
 
 
 def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool) -> None:
@@ -80,7 +100,7 @@ def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool) -> No
     else:
         print_error(execution)
         note(render.headline(execution))
-    for words in _asks(stopped.questions):
+    for words in asks(stopped.questions):
         note(words)
     short = execution.id if not fancy else render.short_id(execution.id)
     note(f"{execution.id} in {database_name(settings)}")
@@ -101,12 +121,18 @@ def show_several(executions: Sequence[wire.ExecutionSummary], asked: Mapping[str
             render.console(sys.stdout).print(render.styled(execution, words))
         else:
             out(row)
-        for words in _asks(asked.get(execution.id, [])):
+        for words in asks(asked.get(execution.id, [])):
             out(words)
 
 
-def _asks(asked: Questions) -> list[str]:
-    return [f"  {shown_id(task_id)} asks: {line(prompt, 500)}" for task_id, prompt in asked]
+def asks(asked: Questions, indent: str = "  ") -> list[str]:
+    """Return a line for each question, and below it what is known by now of an attempt in doubt."""
+    lines: list[str] = []
+    for question in asked:
+        lines.append(f"{indent}{shown_id(question.task_id)} asks: {line(question.prompt, 500)}")
+        if question.late is not None:
+            lines.append(f"{indent}  It has ended since, with: {line(question.late, 300)}")
+    return lines
 
 
 def print_error(execution: wire.Execution) -> None:

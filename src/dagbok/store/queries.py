@@ -250,7 +250,7 @@ class Reader:
 
     # -- people -------------------------------------------------------------------------------------------------------
 
-    def open_questions(self, execution_id: str | None = None, *, limit: int = 1000) -> list[Row]:
+    def open_questions(self, execution_id: str | None = None, *, limit: int | None = 1000) -> list[Row]:
         """Return the inbox: questions without an answer, oldest first, of one execution or of all."""
         query = select(human_inputs).where(text(OPEN)).order_by(human_inputs.c.asked_at, human_inputs.c.id).limit(limit)
         if execution_id is not None:
