@@ -21,8 +21,8 @@ STEP_FIELDS = {
     "id", "executionId", "taskId", "position", "description", "thought", "actionType", "toolOrPromptName",
     "toolOrPromptParams", "expectedOutput", "dependencies", "status", "reason", "attempt", "revision",
     "input", "result", "resultBytes", "resultUrl", "error", "errorCode", "errorDetail", "effect", "progress",
-    "startedAt", "completedAt", "durationMs", "nextAttemptAt", "attempts", "usage", "costUsd", "model", "createdAt",
-    "updatedAt",
+    "startedAt", "completedAt", "durationMs", "nextAttemptAt", "question", "attempts", "usage", "costUsd", "model",
+    "createdAt", "updatedAt",
 }  # fmt: skip
 
 
