@@ -25,6 +25,7 @@ from dagbok.domain.records import Changes
 from dagbok.domain.retry import Policy
 from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import Json, parse
+from dagbok.domain.wording import said
 from dagbok.engine.clock import SystemClock
 from dagbok.engine.containment import contain
 from dagbok.engine.outcomes import failure, success
@@ -368,7 +369,7 @@ def _options(**given: Any) -> Options:
     except ValidationError as exc:
         fault = exc.errors()[0]
         name = ".".join(map(str, fault["loc"]))
-        raise BadInput(f"The option {name} cannot be used: {fault['msg']}.") from exc
+        raise BadInput(f"The option {name} {said(fault)}.") from exc
     return Options(title=options.title, labels=options.labels, deadline_seconds=options.deadline_seconds)
 
 

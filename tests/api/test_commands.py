@@ -208,6 +208,21 @@ def test_a_body_that_says_something_else_is_refused(
     assert (after["status"], after["lastEventSeq"]) == (before["status"], before["lastEventSeq"])
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ([], "The body has to be a JSON object."),
+        ({"by": 5}, "`by` has to be a string."),
+        ({"by": "x" * 201}, "`by` has to have at most 200 characters."),
+        ({"colour": 1}, "`colour` is not known here; there may be: by."),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said_in_plain_words(server: Server, body: Any, detail: str) -> None:
+    """Clients in other languages know no class of ours."""
+    answer = server.client.post("/api/v1/dag-executions/x/cancel", json=body)
+    assert [error["detail"] for error in answer.json()["errors"]] == [detail]
+
+
 @pytest.mark.parametrize("length", [("Content-Length: 0",), ()])
 def test_a_request_that_announces_nothing_is_a_command_too(server: Server, length: tuple[str, ...]) -> None:
     """As `curl -X POST` sends it, and as HTTP/1.0 clients do."""

@@ -89,9 +89,10 @@ def test_every_status_of_http_is_explained() -> None:
 
 
 def test_a_parameter_is_named() -> None:
-    error = RequestValidationError([{"loc": ("query", "limit"), "msg": "Too small", "type": "ge", "input": "0"}])
-    body, _ = told(error)
-    assert body["errors"] == [{"pointer": "/limit", "code": "bad_value", "detail": "`limit` is '0': Too small."}]
+    fault = {"loc": ("query", "limit"), "msg": "Input should be greater than 0", "type": "greater_than", "input": "0"}
+    body, _ = told(RequestValidationError([fault]))
+    detail = "`limit` is '0'; it has to be greater than 0."
+    assert body["errors"] == [{"pointer": "/limit", "code": "bad_value", "detail": detail}]
 
 
 def test_what_no_text_holds_is_told_all_the_same() -> None:

@@ -218,7 +218,7 @@ def test_sentences_say_what_to_mend() -> None:
     assert messages(plan_of(task(1), task("1"))) == [
         "The id '1' is taken by sub-task 0 already (1 and \"1\" are the same id)."
     ]
-    assert messages({"original_request": "r", "sub_tasks": [task(1)]}) == ["/intent is required."]
+    assert messages({"original_request": "r", "sub_tasks": [task(1)]}) == ["`intent` is required."]
     assert messages([]) == ["A plan is a JSON object, not a list."]
     assert messages(plan_of(task(1, "fetch_url"))) == ["Sub-task '1', tool 'fetch_url': 'url' is a required property."]
 
@@ -268,6 +268,38 @@ def test_all_problems_are_found_at_once() -> None:
         "cycle",
         "missing_field",
         "bad_value",
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (plan_of(task(1, timeout_seconds=-1)), "Sub-task '1': `timeout_seconds` has to be greater than 0."),
+        (plan_of(task(1, retry=[3])), "Sub-task '1': `retry` has to be a JSON object."),
+        (plan_of(task(1, retry={"jitter": "x"})), "Sub-task '1': `retry/jitter` has to be a number."),
+        (plan_of({"id": 1}), "Sub-task '1': `tool_or_prompt` is required."),
+        (plan_of(task(1), {"tool_or_prompt": {"name": "fetch"}}), "Sub-task number 2: `id` is required."),
+        (
+            plan_of(task(1, expected_output=3)),
+            "Sub-task '1': `expected_output` has to be a string, or has to be a JSON object.",
+        ),
+        (plan_of(task(1), 7), "Sub-task number 2 has to be a JSON object."),
+        (plan_of(task(1)) | {"intent": 7}, "`intent` has to be a JSON object."),
+        (plan_of(task(1)) | {"sub_tasks": 7}, "`sub_tasks` has to be a list."),
+    ],
+)
+def test_a_problem_says_in_plain_words_what_has_to_be_there(document: Any, message: str) -> None:
+    """And not its pointer, which stands beside it; nor what Python makes of JSON."""
+    assert messages(document) == [message]
+
+
+def test_the_retry_of_a_sub_task_that_cannot_be_read_is_judged_with_it() -> None:
+    assert found(plan_of(task(1, on_failure="x", retry={"jitter": 2}), {"retry": {"factor": 0}})) == {
+        ("bad_value", "/sub_tasks/0/on_failure"),
+        ("bad_value", "/sub_tasks/0/retry/jitter"),
+        ("missing_field", "/sub_tasks/1/id"),
+        ("missing_field", "/sub_tasks/1/tool_or_prompt"),
+        ("bad_value", "/sub_tasks/1/retry/factor"),
     }
 
 

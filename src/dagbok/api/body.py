@@ -22,6 +22,7 @@ from dagbok.api import problems
 from dagbok.domain import values
 from dagbok.domain.validate import Problem
 from dagbok.domain.values import Json, pointer_to
+from dagbok.domain.wording import said
 from dagbok.errors import BadInput, InvalidPlan, NotJson
 from dagbok.service import Options
 
@@ -105,11 +106,15 @@ def _fitting(shape: type[S], data: bytes, what: str) -> S:
     try:
         return shape.model_validate(document)
     except ValidationError as exc:
-        faults = tuple(
-            Problem(pointer_to(*error["loc"]), "bad_value", f"{pointer_to(*error['loc']) or what}: {error['msg']}.")
-            for error in exc.errors(include_url=False, include_input=False)
-        )
+        faults = tuple(_fault(shape, error, what) for error in exc.errors(include_url=False, include_input=False))
         raise BadInput(problems.summary(faults), problems=faults) from exc
+
+
+def _fault(shape: type[wire.Shape], error: Mapping[str, Any], what: str) -> Problem:
+    name = f"`{'/'.join(map(str, error['loc']))}`" if error["loc"] else what
+    known = ", ".join(field.alias or field_name for field_name, field in shape.model_fields.items())
+    more = f"; there may be: {known}" if error["type"] == "extra_forbidden" else ""
+    return Problem(pointer_to(*error["loc"]), "bad_value", f"{name} {said(error)}{more}.")
 
 
 def require_json(headers: Headers) -> None:
@@ -185,6 +190,7 @@ def _options(given: Json, faults: list[Problem]) -> Options:
                 message = f"This release knows no option `{error['loc'][-1]}`; it knows {known}."
                 faults.append(Problem(pointer, "unsupported_option", message))
             else:
-                faults.append(Problem(pointer, "bad_value", f"{pointer}: {error['msg']}."))
+                name = f"The option `{'/'.join(map(str, error['loc']))}`" if error["loc"] else "`options`"
+                faults.append(Problem(pointer, "bad_value", f"{name} {said(error)}."))
         return Options()
     return Options(title=options.title, labels=options.labels, deadline_seconds=options.deadline_seconds)

@@ -210,7 +210,7 @@ def _problem(status: int, code: str, title: str, detail: str, *faults: Problem) 
 _CYCLE: Final = Problem(
     "/sub_tasks/0/dependencies", "cycle", "The sub-tasks wait for each other in a cycle: '1' -> '2' -> '1'."
 )
-_LIMIT: Final = Problem("/limit", "bad_value", "`limit` is '0': Input should be greater than or equal to 1.")
+_LIMIT: Final = Problem("/limit", "bad_value", "`limit` is '0'; it has to be greater than or equal to 1.")
 
 #: An example for each status that a problem can have; the routes say which are theirs.
 PROBLEMS: Final[dict[int, dict[str, Any]]] = {
@@ -247,7 +247,7 @@ PROBLEMS: Final[dict[int, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 
-_COLOUR: Final = Problem("/colour", "bad_value", "/colour: Extra inputs are not permitted.")
+_COLOUR: Final = Problem("/colour", "bad_value", "`colour` is not known here; there may be: by.")
 #: The 422 of a command.
 COMMAND_PROBLEM: Final = _problem(
     422, "invalid_input", "Invalid input", f"The request has 1 problem: {_COLOUR.message}", _COLOUR

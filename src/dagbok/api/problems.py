@@ -22,6 +22,7 @@ from dagbok import wire
 from dagbok.api import requests
 from dagbok.domain.validate import Problem
 from dagbok.domain.values import clean, pointer_to
+from dagbok.domain.wording import said
 from dagbok.errors import (
     BadInput,
     Conflict,
@@ -210,8 +211,8 @@ def _faults(error: BaseException) -> Sequence[Problem]:
 
 def _parameter_fault(fault: Mapping[str, Any]) -> Problem:
     name = fault["loc"][-1]
-    given = f" is {clean(str(fault['input']), 100)!r}" if fault.get("input") is not None else ""
-    return Problem(pointer_to(*fault["loc"][1:]), "bad_value", f"`{name}`{given}: {fault['msg']}.")
+    given = f" is {clean(str(fault['input']), 100)!r}; it" if fault.get("input") is not None else ""
+    return Problem(pointer_to(*fault["loc"][1:]), "bad_value", f"`{name}`{given} {said(fault)}.")
 
 
 def _dump(body: dict[str, Any]) -> bytes:

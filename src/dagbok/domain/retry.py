@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dagbok.domain.states import Effect
+from dagbok.domain.wording import said
 from dagbok.errors import Misconfigured
 
 #: Codes of errors that pass by themselves.
@@ -66,14 +67,15 @@ class Policy:
         try:
             given = Retry.model_validate(retry)
         except ValidationError as exc:
-            why = exc.errors()[0]["msg"]
+            fault = exc.errors()[0]
+            why = f"{'/'.join(map(str, fault['loc']))} {said(fault)}"
             raise Misconfigured(f"The retry policy {dict(retry)!r:.300} cannot be used: {why}.") from exc
-        said = given.model_dump(include=set(Retry.model_fields), exclude_none=True)
+        stated = given.model_dump(include=set(Retry.model_fields), exclude_none=True)
         if given.retry_on is not None:
-            said["retry_on"] = frozenset(given.retry_on)
+            stated["retry_on"] = frozenset(given.retry_on)
         elif given.max_attempts is not None:
-            said["retry_on"] = None
-        return replace(self, **said)
+            stated["retry_on"] = None
+        return replace(self, **stated)
 
     def allows(self, code: str, failures: int, effect: Effect) -> bool:
         """Return whether an attempt that failed with `code`, the `failures`-th that did, is followed by another.
@@ -105,13 +107,13 @@ NO_RETRY: Final = Policy(max_attempts=1)
 
 
 def faults(retry: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
-    """Return what is wrong with a `retry`, each with its place."""
+    """Return what is wrong with a `retry`: the place of each, and a sentence that begins with its name."""
     try:
         given = Retry.model_validate(retry)
     except ValidationError as exc:
-        return [(error["loc"], error["msg"]) for error in exc.errors(include_url=False, include_input=False)]
+        return [(error["loc"], said(error)) for error in exc.errors(include_url=False, include_input=False)]
     return [
-        (("retry_on", place), f"{code!r} is never retried: trying again would not mend it, or might do harm")
+        (("retry_on", place), f"is {code!r}, which is never retried: trying again would not mend it, or might do harm")
         for place, code in enumerate(given.retry_on or ())
         if code in NEVER
     ]

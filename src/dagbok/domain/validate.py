@@ -25,6 +25,7 @@ from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask, read_id, says_none
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.values import Json, pointer_to
+from dagbok.domain.wording import said
 from dagbok.errors import BadReference, InvalidPlan, NotJson, TooLarge
 
 #: The params of a question to a person, checked like those of a tool.
@@ -137,22 +138,25 @@ class _Check:
         if self.redactor is not None and (found := literals(document, self.redactor)):
             self.problems += found
             document = self.redactor.value(document)  # further problems quote it
-        tasks = self._parse(document)
+        tasks = dict(self._parse(document))
         if self.plan is not None and not self.plan.sub_tasks and not self.plan.clarification_needed:
             self._add("empty_plan", "The plan has no sub-tasks.", "sub_tasks")
-        positions = self._positions(document.get("sub_tasks"), dict(tasks))
-        parents: list[list[int]] = (
-            [[] for _ in document["sub_tasks"]] if isinstance(document.get("sub_tasks"), list) else []
-        )
-        for position, task in tasks:
+        raw = document.get("sub_tasks")
+        given: list[Any] = raw if isinstance(raw, list) else []
+        positions = self._positions(given, tasks)
+        parents: list[list[int]] = [[] for _ in given]
+        for position, item in enumerate(given):
+            if isinstance(item, dict):
+                self._retry(position, item)
+            if (task := tasks.get(position)) is None:
+                continue
             referenced = self._references(position, task)
-            named = document["sub_tasks"][position].get("dependencies")
-            written = [at for at, item in enumerate(named) if not says_none(item)] if isinstance(named, list) else []
+            named = item.get("dependencies")
+            written = [at for at, name in enumerate(named) if not says_none(name)] if isinstance(named, list) else []
             parents[position] = self._links(position, task, written, referenced, positions)
             self._secrets(position, task)
-            self._retry(position, task)
             self._params(position, task)
-        self._cycles(parents, dict(tasks))
+        self._cycles(parents, tasks)
         return self.problems
 
     def _add(self, code: str, message: str, *path: str | int) -> None:
@@ -186,9 +190,9 @@ class _Check:
             for error in exc.errors(include_url=False, include_input=False):
                 code = "missing_field" if error["type"] == "missing" else "bad_value"
                 place = (*_place(document, error["loc"]), *(error["loc"][-1:] if code == "missing_field" else ()))
-                found.setdefault((code, place), []).append(error["msg"])
-            for (code, place), messages in found.items():
-                self._add(code, _sentence(place, ", or: ".join(messages), code), *place)
+                found.setdefault((code, place), []).append(said(error))
+            for (code, place), words in found.items():
+                self._add(code, f"{_named(document, place)} {', or '.join(words)}.", *place)
         readable: list[tuple[int, SubTask]] = []
         tasks = document.get("sub_tasks")
         for position, task in enumerate(tasks if isinstance(tasks, list) else ()):
@@ -198,10 +202,10 @@ class _Check:
                 continue  # named above, as part of the whole plan
         return readable
 
-    def _positions(self, raw: Json, tasks: Mapping[int, SubTask]) -> dict[TaskId, int]:
+    def _positions(self, raw: Sequence[Json], tasks: Mapping[int, SubTask]) -> dict[TaskId, int]:
         """Return where each id stands. A sub-task with another fault still exists: depending on it is no problem."""
         positions: dict[TaskId, int] = {}
-        for position, item in enumerate(raw if isinstance(raw, list) else ()):
+        for position, item in enumerate(raw):
             task = tasks.get(position)
             id = task.id if task else read_id(item.get("id")) if isinstance(item, dict) else None
             if id is None:
@@ -281,11 +285,12 @@ class _Check:
                 message = f"Sub-task {task.id!r} asks for the secret {name!r}, which is not known.{near}"
                 self._add("unknown_secret", f"{message} {secrets.how_to_set(name)}", *where)
 
-    def _retry(self, position: int, task: SubTask) -> None:
+    def _retry(self, position: int, item: Mapping[str, Any]) -> None:
         # Not by the model: what an earlier release took, and did not look at, has to be readable for ever.
-        for path, fault in retry.faults(task.retry) if task.retry else ():
-            message = f"Sub-task {task.id!r}: `retry` cannot be used: {'/'.join(map(str, path))}: {fault}"
-            self._add("bad_value", _ended(message), "sub_tasks", position, "retry", *path)
+        given = item.get("retry")
+        for path, fault in retry.faults(given) if isinstance(given, dict) else ():
+            name = _of_task(position, item, "retry", *path)
+            self._add("bad_value", _ended(f"{name} {fault}"), "sub_tasks", position, "retry", *path)
 
     def _params(self, position: int, task: SubTask) -> None:
         if task.requires_approval:
@@ -391,11 +396,17 @@ def _place(document: Json, location: Sequence[str | int]) -> tuple[str | int, ..
     return tuple(place)
 
 
-def _sentence(location: tuple[str | int, ...], message: str, code: str) -> str:
-    place = pointer_to(*location) or "the plan"
-    if code == "missing_field":
-        return f"{place} is required."
-    return _ended(f"{place}: {message}")
+def _named(document: Mapping[str, Any], place: tuple[str | int, ...]) -> str:
+    """Return what stands at a place, as a sentence begins with it; its pointer is told beside the sentence."""
+    if len(place) < 2 or place[0] != "sub_tasks" or not isinstance(place[1], int):
+        return f"`{'/'.join(map(str, place))}`" if place else "The plan"
+    return _of_task(place[1], document["sub_tasks"][place[1]], *place[2:])
+
+
+def _of_task(position: int, item: Json, *path: str | int) -> str:
+    id = read_id(item.get("id")) if isinstance(item, dict) else None
+    whose = f"Sub-task number {position + 1:,}" if id is None else f"Sub-task {id!r}"
+    return f"{whose}: `{'/'.join(map(str, path))}`" if path else whose
 
 
 def _shorten(text: str, limit: int = 300) -> str:
