@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dagbok.domain import http_status
-from dagbok.domain.retry import NEVER, PASSING
+from dagbok.domain.retry import CODES, NEVER, PASSING
 from dagbok.errors import DagbokError, ToolError
 from dagbok.llm import faults
 from dagbok.tools import confinement, smtp
@@ -117,6 +117,10 @@ def test_every_code_that_an_attempt_can_fail_with_is_explained() -> None:
 
 def test_no_code_is_explained_that_nobody_raises() -> None:
     assert set(ROWS) <= ALL | {kind.code for kind in _all_of(DagbokError)}
+
+
+def test_a_policy_knows_every_code_and_so_what_is_misspelt() -> None:
+    assert set(ROWS) == CODES
 
 
 def test_the_page_says_what_is_repeated() -> None:

@@ -110,11 +110,53 @@ def test_nobody_comes_back_before_they_were_told_to() -> None:
     ],
 )
 def test_what_cannot_be_used_is_named_by_its_place(given: dict[str, Any], place: tuple[str | int, ...]) -> None:
-    assert [path for path, _ in retry.faults(given)] == [place]
+    assert [fault.path for fault in retry.faults(given)] == [place]
     assert retry.readable(given) == {}
     if given.get("retry_on") is None:
         with pytest.raises(Misconfigured):
             Policy().over(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "meant"),
+    [
+        ({"max_attemps": 3}, "max_attemps", "Did you mean 'max_attempts'?"),
+        ({"maxAttempts": 500}, "maxAttempts", "Did you mean 'max_attempts'?"),
+        ({"Max-Backoff-Seconds": 5}, "Max-Backoff-Seconds", "Did you mean 'max_backoff_seconds'?"),
+        ({"note": "x"}, "note", "There may be: max_attempts, backoff_seconds, "),
+        ({"x" * 200: 1}, "x" * 200, "There may be: "),
+    ],
+)
+def test_a_field_that_nobody_would_heed_is_named(given: dict[str, Any], place: str, meant: str) -> None:
+    """Whoever misspells `max_attempts` would hear of it when something has failed for good."""
+    [(path, code, message)] = retry.faults(given)
+    assert (path, code) == ((place,), "unknown_field")
+    assert message.startswith(f"is not known here. {meant}")
+    assert retry.readable(given) == given, "what was stored before anybody looked goes on to mean what it did"
+
+
+@pytest.mark.parametrize(
+    ("code", "meant"),
+    [("timout", "timeout"), ("rateLimited", "rate_limited"), ("rate_limit", "rate_limited"), ("Timeout", "timeout")],
+)
+def test_a_misspelt_code_is_named(code: str, meant: str) -> None:
+    [(path, _, message)] = retry.faults({"retry_on": ["unavailable", code]})
+    assert path == ("retry_on", 1)
+    assert f"Did you mean {meant!r}?" in message
+
+
+def test_codes_of_users_tools_are_no_misspellings() -> None:
+    own = ["card_declined", "bad_request", "no_answer", "busy", "time_limit", "refused_card", "too_many_requests"]
+    assert retry.faults({"retry_on": own}) == []
+
+
+@pytest.mark.parametrize("name", ["max_attempts", "backoff_seconds", "factor", "max_backoff_seconds", "jitter"])
+def test_true_is_no_number_though_a_number_may_come_as_text(name: str) -> None:
+    """Models write numbers in quotes; nobody means one attempt by `true`."""
+    [(path, _, message)] = retry.faults({name: True})
+    assert (path, message) == ((name,), "has to be a number, not true or false.")
+    assert retry.faults({name: "1"}) == []
+    assert getattr(Policy().over({name: "1"}), name) == 1
 
 
 # -- the aggregate --------------------------------------------------------------------------------------------------

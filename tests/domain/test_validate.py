@@ -647,6 +647,11 @@ def test_what_is_no_schema_or_a_good_one_is_no_problem(place: str, schema: Any) 
         ({"timeout_seconds": -5}, "timeout_seconds"),
         ({"idle_timeout_seconds": 0}, "idle_timeout_seconds"),
         ({"idle_timeout_seconds": "soon"}, "idle_timeout_seconds"),
+        ({"idle_timeout_seconds": True}, "idle_timeout_seconds"),
+        ({"timeout_seconds": False}, "timeout_seconds"),
+        ({"timeout_seconds": True}, "timeout_seconds"),
+        ({"retry": {"max_attempts": True}}, "retry/max_attempts"),
+        ({"retry": {"retry_on": ["timout"]}}, "retry/retry_on/0"),
     ],
 )
 def test_what_no_attempt_can_go_by_is_named(fields: dict[str, Any], pointer: str) -> None:
@@ -661,6 +666,14 @@ def test_a_policy_that_can_be_used_is_no_problem() -> None:
         "max_backoff_seconds": 0,
         "jitter": 1,
     }
-    usable: list[Any] = [whole, {"retry_on": []}, {"max_attempts": 2, "note": "unknown fields are kept"}, {}, None]
+    usable: list[Any] = [whole, {"retry_on": []}, {"max_attempts": "2"}, {}, None]
     for retry in usable:
-        assert found(plan_of(task(1, retry=retry))) == set()
+        assert found(plan_of(task(1, retry=retry, timeout_seconds="5"))) == set()
+
+
+def test_a_misspelt_field_of_a_policy_is_named_with_what_it_was_meant_to_be() -> None:
+    assert messages(plan_of(task(1, retry={"max_attemps": 3}))) == [
+        "Sub-task '1': `retry/max_attemps` is not known here. Did you mean 'max_attempts'?"
+    ]
+    many = plan_of(*(task(n, retry={f"max_attemps{n}": 3}) for n in range(10_000)))
+    assert len(messages(many)) == 10_000, "and of many only the first are compared, which takes time"

@@ -4,6 +4,9 @@ An error is retried where its code says that trying again may mend it. Whoever a
 means every such error; the default of the settings means the passing ones alone (`PASSING`). What no repetition mends,
 or what must not be repeated blindly, is never retried (`NEVER`), whatever a policy says.
 
+A policy is judged more strictly when it comes in (`faults`) than when it is read: what an earlier release took and
+stored, in a plan that still runs, goes on to mean what it did.
+
 Pure: the jitter comes from the attempt's own identity, so that many executions that failed together do not come back
 together, and a test knows when one does.
 """
@@ -11,14 +14,14 @@ together, and a test knows when one does.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dagbok.domain.states import Effect
-from dagbok.domain.wording import said
+from dagbok.domain.wording import nearest, said
 from dagbok.errors import Misconfigured
 
 #: Codes of errors that pass by themselves.
@@ -27,6 +30,14 @@ PASSING: Final = frozenset({"timeout", "rate_limited", "unavailable"})
 NEVER: Final = frozenset(
     {"invalid_input", "not_json", "bad_reference", "unknown_tool", "unknown_secret", "refused", "outcome_unknown"}
     | {"crash_loop", "result_too_large"}
+)
+#: All codes of Dagbok and its tools (docs/errors.md). Tools of users have others, which a policy may name as well.
+CODES: Final = (
+    PASSING
+    | NEVER
+    | {"all_failed", "bad_response", "engine_error", "invalid_output", "io_error", "misconfigured", "not_configured"}
+    | {"not_found", "not_text", "permission_denied", "refused_address", "refused_redirect", "server_error", "too_large"}
+    | {"too_many_redirects", "tool_error", "unreadable", "unsupported_media_type"}
 )
 MAX_ATTEMPTS: Final = 100
 MAX_BACKOFF_S: Final = 7 * 86_400.0
@@ -106,19 +117,64 @@ class Policy:
 NO_RETRY: Final = Policy(max_attempts=1)
 
 
-def faults(retry: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
-    """Return what is wrong with a `retry`: the place of each, and a sentence that begins with its name."""
+class Misfit(NamedTuple):
+    """One thing that is wrong with a `retry`."""
+
+    path: tuple[str | int, ...]  #: within it
+    code: str  #: of a plan's problem
+    message: str  #: the rest of a text that begins with the name of the place
+
+
+#: How alike an unknown code has to be to a known one to count as misspelt. Codes of users' tools are no misspellings.
+_SAME_CODE: Final = 0.85
+
+Near = Callable[[str, Iterable[str], float], str | None]
+
+
+def _near(word: str, known: Iterable[str], cutoff: float) -> str | None:
+    return nearest(word, known, cutoff=cutoff)
+
+
+def faults(retry: Mapping[str, Any], near: Near = _near) -> list[Misfit]:
+    """Return what is wrong with a `retry` that comes in; see also `readable`.
+
+    Args:
+        retry: As the plan, or the tool, has it.
+        near: What finds the known word that an unknown one was meant to be, for who has to bound that.
+    """
+    found = [_unknown(name, near) for name in retry if name not in Retry.model_fields]
+    found += [
+        Misfit((name,), "bad_value", "has to be a number, not true or false.")
+        for name, value in retry.items()
+        if name in Retry.model_fields and isinstance(value, bool)
+    ]
+    wrong = {fault.path for fault in found}
     try:
         given = Retry.model_validate(retry)
     except ValidationError as exc:
-        return [(error["loc"], said(error)) for error in exc.errors(include_url=False, include_input=False)]
-    return [
-        (("retry_on", place), f"is {code!r}, which is never retried: trying again would not mend it, or might do harm")
-        for place, code in enumerate(given.retry_on or ())
-        if code in NEVER
-    ]
+        errors = exc.errors(include_url=False, include_input=False)
+        return found + [Misfit(e["loc"], "bad_value", f"{said(e)}.") for e in errors if e["loc"] not in wrong]
+    for place, code in enumerate(given.retry_on or ()):
+        if code in NEVER:
+            message = f"is {code!r}, which is never retried: trying again would not mend it, or might do harm."
+            found.append(Misfit(("retry_on", place), "bad_value", message))
+        elif code not in CODES and (meant := near(code, CODES, _SAME_CODE)):
+            message = f"is {code!r}, which no error of Dagbok has. Did you mean {meant!r}?"
+            found.append(Misfit(("retry_on", place), "bad_value", message))
+    return found
+
+
+def _unknown(name: str, near: Near) -> Misfit:
+    # Elsewhere a plan may hold anything. Here it would be a wish that nobody hears of, until something fails for good.
+    meant = near(name, Retry.model_fields, 0.6)
+    known = f"Did you mean {meant!r}?" if meant else f"There may be: {', '.join(Retry.model_fields)}."
+    return Misfit((name,), "unknown_field", f"is not known here. {known}")
 
 
 def readable(retry: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a `retry` as far as it can be used: a plan that an earlier release took may hold anything there."""
-    return {} if faults(retry) else retry
+    try:
+        given = Retry.model_validate(retry)
+    except ValidationError:
+        return {}
+    return {} if NEVER.intersection(given.retry_on or ()) else retry

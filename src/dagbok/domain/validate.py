@@ -1,8 +1,8 @@
 """Is this a plan that can run? `check` finds every problem at once: JSON pointer, stable code, sentence.
 
-Codes: missing_field, bad_value, not_json, empty_plan, too_many_tasks, too_large, duplicate_id, reserved_id,
-self_dependency, unknown_dependency, unknown_reference, bad_reference, cycle, unknown_tool, invalid_params, bad_schema,
-unsupported, bad_secret, secret_not_allowed, unknown_secret, literal_secret.
+Codes: missing_field, bad_value, unknown_field, not_json, empty_plan, too_many_tasks, too_large, duplicate_id,
+reserved_id, self_dependency, unknown_dependency, unknown_reference, bad_reference, cycle, unknown_tool, invalid_params,
+bad_schema, unsupported, bad_secret, secret_not_allowed, unknown_secret, literal_secret.
 
 Linear in the size of the plan: 10,000 sub-tasks take well under a second.
 """
@@ -25,7 +25,7 @@ from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask, read_id, says_none
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.values import Json, pointer_to
-from dagbok.domain.wording import said
+from dagbok.domain.wording import nearest, said
 from dagbok.errors import BadReference, InvalidPlan, NotJson, TooLarge
 
 #: The params of a question to a person, checked like those of a tool.
@@ -131,6 +131,7 @@ class _Check:
         self.problems: list[Problem] = []
         self._validators: dict[str, Any] = {}
         self._suggestions = 0
+        self._meant: dict[tuple[str, float], str | None] = {}  # by word of a `retry` that is not known
 
     def run(self, document: Json) -> list[Problem]:
         if not self._is_sound(document):
@@ -147,7 +148,7 @@ class _Check:
         parents: list[list[int]] = [[] for _ in given]
         for position, item in enumerate(given):
             if isinstance(item, dict):
-                self._retry(position, item)
+                self._tries(position, item)
             if (task := tasks.get(position)) is None:
                 continue
             referenced = self._references(position, task)
@@ -285,12 +286,17 @@ class _Check:
                 message = f"Sub-task {task.id!r} asks for the secret {name!r}, which is not known.{near}"
                 self._add("unknown_secret", f"{message} {secrets.how_to_set(name)}", *where)
 
-    def _retry(self, position: int, item: Mapping[str, Any]) -> None:
+    def _tries(self, position: int, item: Mapping[str, Any]) -> None:
+        """Look at what it says of its attempts."""
         # Not by the model: what an earlier release took, and did not look at, has to be readable for ever.
         given = item.get("retry")
-        for path, fault in retry.faults(given) if isinstance(given, dict) else ():
+        for path, code, fault in retry.faults(given, self._near) if isinstance(given, dict) else ():
             name = _of_task(position, item, "retry", *path)
-            self._add("bad_value", _ended(f"{name} {fault}"), "sub_tasks", position, "retry", *path)
+            self._add(code, f"{name} {fault}", "sub_tasks", position, "retry", *path)
+        for field in ("timeout_seconds", "idle_timeout_seconds"):
+            if item.get(field) is True:  # 1 to Python, and so to the model, which refuses 0
+                message = f"{_of_task(position, item, field)} has to be a number, not true or false."
+                self._add("bad_value", message, "sub_tasks", position, field)
 
     def _params(self, position: int, task: SubTask) -> None:
         if task.requires_approval:
@@ -361,6 +367,13 @@ class _Check:
         near = difflib.get_close_matches(str(name), [str(key) for key in known], n=1)
         return f" Did you mean {near[0]!r}?" if near else ""
 
+    def _near(self, word: str, known: Iterable[str], cutoff: float) -> str | None:
+        """Return what a word of a `retry` was meant to be; of many that are not known, only for the first."""
+        key = (word, cutoff)  # which also tells fields from codes
+        if key not in self._meant and len(self._meant) < MAX_SUGGESTIONS:
+            self._meant[key] = nearest(word, known, cutoff=cutoff)
+        return self._meant.get(key)
+
     def _cycles(self, parents: Sequence[Sequence[int]], tasks: Mapping[int, SubTask]) -> None:
         for members in graph.cycles(parents):
             names = [repr(str(tasks[member].id)) for member in members]
@@ -406,7 +419,7 @@ def _named(document: Mapping[str, Any], place: tuple[str | int, ...]) -> str:
 def _of_task(position: int, item: Json, *path: str | int) -> str:
     id = read_id(item.get("id")) if isinstance(item, dict) else None
     whose = f"Sub-task number {position + 1:,}" if id is None else f"Sub-task {id!r}"
-    return f"{whose}: `{'/'.join(map(str, path))}`" if path else whose
+    return f"{whose}: `{_shorten('/'.join(map(str, path)))}`" if path else whose
 
 
 def _shorten(text: str, limit: int = 300) -> str:

@@ -140,9 +140,9 @@ class Tool:
         for what, seconds in (("timeout", options.timeout_s), ("idle timeout", options.idle_timeout_s)):
             if seconds is not None and not (0 < seconds < math.inf):
                 raise Misconfigured(f"The {what} of {self.name!r} must be a positive number of seconds.")
-        for path, fault in retry.faults(options.retry or {}):
+        for path, _, fault in retry.faults(options.retry or {}):
             place = "/".join(map(str, path))
-            raise Misconfigured(f"The retry policy of {self.name!r} cannot be used: `{place}` {fault}.")
+            raise Misconfigured(f"The retry policy of {self.name!r} cannot be used: `{place}` {fault}")
         if options.max_concurrency is not None and options.max_concurrency < 1:
             raise Misconfigured(f"max_concurrency of {self.name!r} must be at least 1.")
 
