@@ -251,6 +251,8 @@ def test_who_asks_us_to_come_back_in_days_is_not_waited_for() -> None:
     played.begin("a")
     played.fail("a", "rate_limited", "come back next week", retry=STEADY, retry_after_s=7 * 86_400)
     assert played.row("a").status == "failed"
+    why = "Not tried again: 604,800 s are to pass first, and nobody waits for more than a day."
+    assert played.row("a").error == f"come back next week. {why}"
 
 
 def test_a_pause_beyond_the_deadline_is_no_pause() -> None:
@@ -258,8 +260,44 @@ def test_a_pause_beyond_the_deadline_is_no_pause() -> None:
     played = _flaky()
     played.execution.header.deadline_at = played.now_ms + 500
     played.begin("a")
-    played.fail("a", "timeout", "slow", retry=STEADY)
+    played.fail("a", "timeout", "It was slow.", retry=STEADY)
     assert played.row("a").status == "failed"
+    [attempt] = played.store.attempts.values()
+    why = "It was slow. Not tried again: the next attempt (in 1.0 s) would come after the deadline."
+    assert played.row("a").error == attempt.error == why
+
+
+@pytest.mark.parametrize(
+    ("code", "tool", "policy", "told"),
+    [
+        ("tool_error", "once", {"max_attempts": 3}, True),
+        ("tool_error", "once", {"max_attempts": 1}, False),
+        ("tool_error", "once", {"backoff_seconds": 1}, False),
+        ("refused", "once", {"max_attempts": 3}, False),
+        ("tool_error", "pure", {"max_attempts": 1}, False),
+        ("tool_error", "pure", {"max_attempts": 3, "retry_on": ["timeout"]}, False),
+    ],
+)
+def test_it_is_said_why_a_once_tool_is_not_tried_again_where_somebody_asked_for_it(
+    code: str, tool: str, policy: dict[str, Any], told: bool
+) -> None:
+    played = _flaky(tool)
+    played.begin("a")
+    played.fail("a", code, "It broke", retry=Policy().over(policy))
+    assert played.row("a").status == "failed"
+    why = ". Not tried again: a `once` tool may have acted; name `tool_error` in `retry_on` if that is safe."
+    assert played.row("a").error == f"It broke{why if told else ''}"
+
+
+def test_why_it_is_not_tried_again_is_not_cut_off_and_makes_no_message_too_long() -> None:
+    played = _flaky("once")
+    played.begin("a")
+    played.fail("a", "tool_error", "x" * 4_000, retry=Policy().over({"max_attempts": 3}))
+    error = str(played.row("a").error)
+    assert len(error) <= 4_000
+    assert error.endswith(
+        "x… Not tried again: a `once` tool may have acted; name `tool_error` in `retry_on` if that is safe."
+    )
 
 
 # -- what nobody knows ----------------------------------------------------------------------------------------------

@@ -19,10 +19,12 @@ from dagbok.domain.flow import Flow
 from dagbok.domain.ids import TaskId
 from dagbok.domain.plan import Plan, SubTask
 from dagbok.domain.records import NewStep, QuestionRow, StoredExecution
-from dagbok.domain.retry import MAX_RETRY_AFTER_S, NO_RETRY, Policy
+from dagbok.domain.retry import NO_RETRY, Policy
 from dagbok.domain.states import ENDED, AttemptOutcome, Effect, ExecutionStatus, Reason, StepStatus
+from dagbok.domain.step import Step
 from dagbok.domain.unwritten import Unwritten
 from dagbok.domain.values import Json, JsonText
+from dagbok.domain.wording import also
 from dagbok.errors import Conflict
 
 #: A step whose process stopped this often while it ran fails with `crash_loop`.
@@ -163,31 +165,34 @@ class Execution(Flow):
         step = self.steps[position]
         code = values.clean(str(code), 100)  # of a tool's choice, and part of the diary
         opened = step.status is StepStatus.RUNNING  # otherwise the last attempt keeps its own outcome
+        asks = opened and unknown and step.effect is Effect.ONCE
+        next_try: int | str = ""
         if opened:
             step.failures += 1
+            if not asks:
+                next_try = self._next_try(step, code, now_ms, retry, retry_after_s)
+            if isinstance(next_try, str) and next_try:
+                message = also(message, f"Not tried again: {next_try}.")
             self._unwritten.attempt(step, outcome, code, message, now_ms, charge)
         self._charge(step, charge)
-        if opened and unknown and step.effect is Effect.ONCE:
+        if asks:
             self._ask_whether(position, message, now_ms)
-        elif (
-            opened
-            and retry.allows(code, step.failures, step.effect)
-            and self._try_again(position, code, message, now_ms, retry, retry_after_s)
-        ):
+        elif isinstance(next_try, int):
+            self._try_again(position, code, message, now_ms, next_try)
             step.error, step.error_code, step.error_detail = message, code, detail
             self._settle(now_ms)
         else:
             self._give_up(position, code, message, detail, now_ms)
 
-    def _try_again(
-        self, position: int, code: str, message: str, now_ms: int, retry: Policy, retry_after_s: float | None
-    ) -> bool:
-        """Put the step back until its pause is over; return False where that would be too late."""
+    def _next_try(self, step: Step, code: str, now_ms: int, retry: Policy, retry_after_s: float | None) -> int | str:
+        """Return the pause before the next attempt, or why there is none; see `Policy.next_try`."""
+        key, deadline_at = f"{self.id}:{step.task.id}:{step.attempt}", self.header.deadline_at
+        left_ms = None if deadline_at is None else deadline_at - now_ms
+        return retry.next_try(code, step.failures, step.effect, key, retry_after_s=retry_after_s, left_ms=left_ms)
+
+    def _try_again(self, position: int, code: str, message: str, now_ms: int, delay_ms: int) -> None:
+        """Put the step back until its pause is over."""
         step = self.steps[position]
-        delay_ms = retry.delay_ms(step.failures, f"{self.id}:{step.task.id}:{step.attempt}", retry_after_s)
-        deadline_at = self.header.deadline_at
-        if (retry_after_s or 0) > MAX_RETRY_AFTER_S or (deadline_at is not None and now_ms + delay_ms >= deadline_at):
-            return False
         self._move(position, StepStatus.PENDING)
         data = {"attempt": step.attempt, "errorCode": code, "error": message[:500], "delayMs": delay_ms}
         self._unwritten.event(EventType.SUBSTEP_RETRYING, step, now_ms, data)
@@ -197,7 +202,6 @@ class Execution(Flow):
             self.agenda.add(position)
         else:
             self._unwritten.ready.append(position)
-        return True
 
     def _give_up(self, position: int, code: str, message: str, detail: str | None, now_ms: int) -> None:
         """End a step without a result of its own; `on_failure` decides what becomes of it."""

@@ -100,6 +100,39 @@ class Policy:
             return effect is not Effect.ONCE or code in PASSING
         return code in self.retry_on
 
+    def next_try(
+        self,
+        code: str,
+        failures: int,
+        effect: Effect,
+        key: str,
+        *,
+        retry_after_s: float | None = None,
+        left_ms: int | None = None,
+    ) -> int | str:
+        """Return the pause before the next attempt, in milliseconds; or why there is none, where that may surprise.
+
+        Args:
+            code: Of the error.
+            failures: How many attempts have failed; at least 1.
+            effect: Of the tool.
+            key: Of the failed attempt; decides the jitter.
+            retry_after_s: What the other side asked for.
+            left_ms: Until the deadline, if there is one.
+
+        Returns:
+            "" where nobody asked for another attempt: they are used up, or the error is none to try again after.
+        """
+        if not self.allows(code, failures, effect):
+            asked = self.retry_on is None and failures < self.max_attempts and code not in NEVER
+            return f"a `once` tool may have acted; name `{code}` in `retry_on` if that is safe" if asked else ""
+        if (retry_after_s or 0) > MAX_RETRY_AFTER_S:
+            return f"{_seconds(retry_after_s or 0)} are to pass first, and nobody waits for more than a day"
+        delay_ms = self.delay_ms(failures, key, retry_after_s)
+        if left_ms is not None and delay_ms >= left_ms:
+            return f"the next attempt (in {_seconds(delay_ms / 1000)}) would come after the deadline"
+        return delay_ms
+
     def delay_ms(self, failures: int, key: str, retry_after_s: float | None = None) -> int:
         """Return the pause before the next attempt.
 
@@ -111,6 +144,10 @@ class Policy:
         pause_s = min(self.backoff_seconds * self.factor ** (failures - 1), self.max_backoff_seconds)
         pause_s *= 1 - self.jitter * zlib.crc32(key.encode()) / 2**32
         return round(max(pause_s, retry_after_s or 0.0) * 1000)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 #: One attempt and no more.

@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+#: Of the message of an error, as rows keep it.
+MESSAGE_CHARS: Final = 4_000
+
 #: Types of Pydantic's findings whose own words name classes, or the way in which something was converted.
 _KINDS: Final[Mapping[str, str]] = {
     "bool_parsing": "true or false",
@@ -41,6 +44,13 @@ def said(error: Mapping[str, Any]) -> str:
         if message.startswith(start):
             return ours + message.removeprefix(start)
     return f"cannot be used: {message}"
+
+
+def also(message: str, more: str) -> str:
+    """Return the message of an error with a sentence more, of which nothing is cut off."""
+    room = MESSAGE_CHARS - len(more) - 2
+    message = message if len(message) <= room else f"{message[: room - 1]}…"
+    return f"{message}{'' if message.endswith(('.', '!', '?', '…')) else '.'} {more}"
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:

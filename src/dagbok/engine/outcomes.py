@@ -19,12 +19,13 @@ from dagbok.domain.http_status import MAX_RETRY_AFTER_S
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import AttemptOutcome
 from dagbok.domain.values import JsonText
+from dagbok.domain.wording import MESSAGE_CHARS
 from dagbok.engine import faults
 from dagbok.engine.faults import OWN, Fault
 from dagbok.errors import BadInput, DagbokError, TooLarge
 
-#: Characters kept of an error's message and of its traceback.
-MESSAGE_CHARS, DETAIL_CHARS = 4_000, 8_000
+#: Characters kept of the traceback of an error (of its message: `MESSAGE_CHARS`).
+DETAIL_CHARS = 8_000
 #: Misfits told of a pydantic error.
 MISFITS = 5
 #: Lines of the traceback that are kept: enough to find the place.
