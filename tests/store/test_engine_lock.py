@@ -99,6 +99,28 @@ def test_the_second_engine_of_one_process_is_refused_too(database: Database, dat
     second.release()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("söker.py", id="umlaut"),
+        pytest.param('my "app", it\'s', id="quotes"),
+        pytest.param(r"a\b", id="backslash"),
+        pytest.param("$$ $1 %s", id="dollars"),
+        pytest.param("\udcff", id="no-text"),
+        pytest.param("🪴" * 200, id="long"),
+    ],
+)
+def test_the_words_of_an_owner_arrive_as_they_were(database: Database, database_url: str, command: str) -> None:
+    lock = database.engine_lock()
+    lock.acquire(command=command, url="http://127.0.0.1:3000")
+    owner = read_owner(database_url)
+    lock.release()
+    assert owner is not None
+    assert owner["command"] == command[: len(owner["command"])]
+    assert len(owner["command"]) >= min(len(command), 30)
+    assert (owner["pid"], owner["url"]) == (os.getpid(), "http://127.0.0.1:3000")
+
+
 def test_reads_and_commands_never_take_the_lock(database: Database) -> None:
     lock = database.engine_lock()
     lock.acquire(command="engine")

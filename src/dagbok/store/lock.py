@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import psycopg
-from psycopg import sql
 
 from dagbok.errors import DatabaseInUse, Misconfigured, StoreUnavailable
 from dagbok.store.connections import Backend, Session
@@ -309,9 +308,10 @@ class SessionLock(_Lock):
         self._backend: Backend | None = None  # of this session, or of the last
 
     def _take(self) -> None:
-        command = self._owner["command"]
+        # The server shows ASCII alone there.
+        command = self._owner["command"][:20].encode("ascii", "replace").decode()
         try:
-            session = self._connect(f"dagbok engine: {command[:20]}, pid {os.getpid()} on {socket.gethostname()}"[:63])
+            session = self._connect(f"dagbok engine: {command}, pid {os.getpid()} on {socket.gethostname()}"[:63])
         except psycopg.Error as exc:
             raise self._unavailable(words(exc)) from exc
         try:
@@ -389,9 +389,11 @@ class SessionLock(_Lock):
             self._say()
 
     def _say(self) -> None:
-        # The text of a session's last query is what `pg_stat_activity` shows of it, so the owner is said in a query.
+        # The text of a session's last query is what `pg_stat_activity` shows of it, so the owner is said in a query. It
+        # is ASCII, whatever the encoding of the database, and between dollars, where nothing needs an escape.
         if self._session is not None:
-            self._session.execute(sql.SQL("SELECT {}").format(sql.Literal(_MARK + json.dumps(self._owner))))
+            told = _MARK + json.dumps(self._owner).replace("$", r"\u0024")
+            self._session.execute(f"SELECT $${told}$$".encode())
 
     def _unavailable(self, what: str) -> StoreUnavailable:
         return StoreUnavailable(f"The database {self._name} is not available: {what}")
@@ -426,8 +428,7 @@ def _session_holder(session: Session) -> tuple[Backend, Owner] | None:
     # Without the right to see other roles' queries, the application name has to do.
     if query and _MARK in query:
         with suppress(ValueError):
-            literal = query[query.index(_MARK) + len(_MARK) : query.rindex("'")].replace("''", "'")
-            owner: Owner = json.loads(literal)
+            owner: Owner = json.loads(query[query.index(_MARK) + len(_MARK) : query.rindex("$$")])
             return Backend(*backend), owner
     return Backend(*backend), {"command": application_name or "unknown", "url": None}
 

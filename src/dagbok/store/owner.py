@@ -6,9 +6,12 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from dagbok.errors import DatabaseInUse
+
+# 1,024 bytes of a query are shown; a command line may be longer, and one character of it take twelve in JSON.
+_COMMAND_BYTES: Final = 400
 
 
 class Owner(TypedDict, total=False):
@@ -23,11 +26,13 @@ class Owner(TypedDict, total=False):
 
 def myself(command: str, url: str | None) -> Owner:
     """Return the words of a new engine of this process."""
-    # 1,024 bytes of a query are shown; a command line may be longer.
+    command = command[:200]
+    while len(json.dumps(command)) > _COMMAND_BYTES:
+        command = command[:-1]
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
-        "command": command[:200],
+        "command": command,
         "url": url,
         "born": _born(os.getpid()),
     }
