@@ -19,10 +19,11 @@ import postgres
 from dagbok import Dagbok
 from dagbok.domain.ids import ExecutionId
 from dagbok.errors import StoreUnavailable
+from dagbok.store.database import Database
 from faults import witness
 from faults.chaos import CHAOS, rounds
 from faults.disks import small_disk
-from faults.programs import environment, running
+from faults.programs import environment, running, until
 from faults.witness import QUESTION, Witness, chains, going, held, ids, plan, step
 
 Break = Callable[[postgres.Server], None]
@@ -214,6 +215,21 @@ def test_a_server_that_waits_for_the_database_while_it_opens_still_ends_when_it_
         assert any("The journal holds on" in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_a_server_that_waits_for_a_migration_of_another_process_still_ends_when_it_is_told(
+    breakable_server: postgres.Server, tmp_path: Path
+) -> None:
+    url = breakable_server.url(breakable_server.create_database())
+    database = Database.open(url)
+    with database.writing() as migrating, psycopg.connect(url, autocommit=True) as looking:
+        database.serialize_migrations(migrating)
+        with running(environment(tmp_path, url), "serve", "--port", "0") as process:
+            waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            until(lambda: looking.execute(waiting).fetchall())
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+    database.close()
 
 
 def test_a_table_that_is_gone_fails_no_execution(breakable_url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -69,7 +69,7 @@ class Backend(NamedTuple):
 class Session(psycopg.Connection[Any]):
     """A connection that ends where its server says nothing for longer than its patience."""
 
-    patience: Patience | None = Patience()  # None: as long as it takes
+    patience = Patience()
 
     def backend(self) -> Backend:
         """Return which process of the server this talks to."""
@@ -94,7 +94,7 @@ class Session(psycopg.Connection[Any]):
                 ready = yield wanted
                 if ready:
                     heard_at = time.monotonic()
-                elif (patience := self.patience) and (silent_s := time.monotonic() - heard_at) > patience.seconds:
+                elif (silent_s := time.monotonic() - heard_at) > self.patience.seconds:
                     self.pgconn.finish()
                     raise psycopg.OperationalError(
                         f"the server said nothing for {silent_s:.0f} s; the connection was cut"

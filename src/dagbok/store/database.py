@@ -9,6 +9,7 @@ files beside this one (`store/connections.py`, `store/trouble.py`).
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
 import time
@@ -91,6 +92,8 @@ class Database:
         self._path = path  # of the SQLite file; None: PostgreSQL
         self._synchronous = synchronous
         self._patience = Patience()
+        # An index over millions of rows takes its time, and so does another process's. `close` ends it.
+        self._migrating = Patience(math.inf)
         self._reached = False
         self._writing: Backend | None = None  # of the last writer, on PostgreSQL
         self._positional = SQLiteDialect_pysqlite(paramstyle="named") if path else _PGDialect(paramstyle="named")
@@ -133,7 +136,8 @@ class Database:
         )
 
     def close(self) -> None:
-        """Close every connection that nobody uses."""
+        """Close every connection that nobody uses, and on PostgreSQL cut one that migrates or waits to."""
+        self._migrating.seconds = 0.0
         self._engine.dispose()
 
     @contextmanager
@@ -269,9 +273,8 @@ class Database:
         """Let one process at a time go past here, until the end of its transaction."""
         if self._path:  # BEGIN IMMEDIATE has done it
             return
-        # An index over millions of rows takes its time, and so does another process's.
         session: Any = connection.connection.driver_connection
-        session.patience = None
+        session.patience = self._migrating
         connection.detach()  # the next user of a pooled one would inherit that
         connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dagbok migrations'))")
