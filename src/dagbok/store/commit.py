@@ -38,7 +38,7 @@ class GivenUp(Exception):
 
 
 class Committer:
-    """Commits batches on a connection of its own. For one thread, but for `give_up_in` and `available`."""
+    """Commits batches on a connection of its own. For one thread, but for `give_up_in`, `closing` and `available`."""
 
     def __init__(self, database: Database, lock: EngineLock | None, tell: Callable[[Sequence[Outcome]], None]) -> None:
         self._database = database
@@ -47,9 +47,10 @@ class Committer:
         self._statements = Statements(database)
         self._writer: Writer | None = None
         self._dead: DatabaseInUse | None = None
-        self._closing = threading.Event()
         self._give_up_at = float("inf")
         self._away_since = 0.0  # by the monotonic clock; of use while not `available`
+        #: Set by `give_up_in`.
+        self.closing = threading.Event()
         #: The names of the blobs of the executions that this journal writes.
         self.known: KnownBlobs = {}
         #: Whether the last contact with the database succeeded.
@@ -61,7 +62,7 @@ class Committer:
         """Wait no longer than that for a database that is away, from now on."""
         self._give_up_at = time.monotonic() + seconds
         self._database.wait_no_longer_than(seconds)
-        self._closing.set()
+        self.closing.set()
 
     def close(self) -> None:
         """Close the connection."""
@@ -231,10 +232,10 @@ class Committer:
         left = self._give_up_at - time.monotonic()
         if left <= 0:
             raise GivenUp from exc
-        if self._closing.is_set():
+        if self.closing.is_set():
             time.sleep(min(delay, left))
         else:
-            self._closing.wait(delay)
+            self.closing.wait(delay)
         return min(2 * delay, LAST_RETRY_S)
 
     def _failed(self, exc: BaseException) -> None:

@@ -56,7 +56,6 @@ class Journal:
         self._committer = Committer(database, lock, self._tell)
         self._queue: deque[Item | _Call] = deque()
         self._wake = threading.Event()
-        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -165,7 +164,6 @@ class Journal:
         if thread is None:
             return
         self._committer.give_up_in(self._close_timeout_s)
-        self._closing.set()
         self._wake.set()
         await _to_the_end(asyncio.get_running_loop().run_in_executor(None, thread.join))
         # The thread's last words to the loop come before this.
@@ -197,7 +195,7 @@ class Journal:
                     self._committer.keep_lock()
                 self._wake.clear()
                 # Read before the queue: what was put before the closing is still seen.
-                closing = self._closing.is_set()
+                closing = self._committer.closing.is_set()
                 while items := self._take():
                     self._handle(items)
                 if closing:
