@@ -83,6 +83,8 @@ class Proxy:
         self.silent = False
         #: Whether new connections end at once.
         self.refuse = False
+        #: Whether the server is never told that a client ends its connection, as if it had yet to come to it.
+        self.swallow_goodbyes = False
         self.links: list[Link] = []
         self._all: list[Link] = []
         self._silent_ones: list[socket.socket] = []
@@ -179,6 +181,9 @@ class Proxy:
                 self._to_server(link, message)
                 continue
             message = _read_typed(link.client)
+            if message[:1] == b"X" and self.swallow_goodbyes:
+                link.abandoned = True
+                return
             text = _sql(link, message)
             act = self.rule(link, text, len(message)) if text else Act.PASS
             if text.startswith("BEGIN"):

@@ -342,6 +342,19 @@ def test_an_engine_takes_its_lock_from_its_own_lost_session(proxied: tuple[Proxy
     witness.check_completed(url, execution_id)
 
 
+def test_a_lock_is_let_go_before_its_session_ends(proxied: tuple[Proxy, str]) -> None:
+    """The server ends a session when it comes to it; an engine that is opened again must not be in its own way."""
+    proxy, url = proxied
+    database = Database.open(url)
+    first, second = database.engine_lock(), database.engine_lock()
+    first.acquire(command="first")
+    proxy.swallow_goodbyes = True
+    first.release()
+    second.acquire(command="second")
+    second.release()
+    database.close()
+
+
 def test_a_transaction_that_lost_its_client_is_waited_out(
     postgres_server: postgres.Server, proxied: tuple[Proxy, str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,7 +30,7 @@ from typing import Final, Protocol
 import psycopg
 
 from dagbok.errors import DatabaseInUse, Misconfigured, StoreUnavailable
-from dagbok.store.connections import Backend, Session
+from dagbok.store.connections import Backend, Patience, Session
 from dagbok.store.owner import Owner as Owner
 from dagbok.store.owner import in_use, is_dead, myself, read_words
 from dagbok.store.trouble import words
@@ -40,6 +40,8 @@ _LOCK_KEY: Final = int.from_bytes(b"dagbok", "big")
 _MARK: Final = "dagbok engine "  # begins the owner's words in the session's query text
 # How long the server may take to see that a session is over whose process is.
 _LET_GO_S: Final = 5.0
+# How long the server may take to hear that we let go; a closing waits for it.
+_GOODBYE_S: Final = 1.0
 _FIND_OWNER: Final = """
     SELECT a.pid, a.backend_start, a.application_name, a.query FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
@@ -305,6 +307,7 @@ class SessionLock(_Lock):
         self._connect = connect
         self._name = name
         self._session: Session | None = None
+        self._copy: Session | None = None  # a forked child's, which is of no use, and must not be ended
         self._backend: Backend | None = None  # of this session, or of the last
 
     def _take(self) -> None:
@@ -373,9 +376,14 @@ class SessionLock(_Lock):
         return False
 
     def _let_go(self) -> None:
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        if self._session is None:
+            return
+        session, self._session = self._session, None
+        # The server ends a session some time after it is closed, and who opens the database next would be refused.
+        session.patience = Patience(_GOODBYE_S)
+        with suppress(psycopg.Error):  # then it is over when the server learns it
+            session.execute("SELECT pg_advisory_unlock(%s)", (_LOCK_KEY,))
+        session.close()
 
     def _drop_copy(self) -> None:
         if self._session is not None and not self._session.closed:
@@ -383,6 +391,7 @@ class SessionLock(_Lock):
             nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             os.dup2(nothing, self._session.fileno(), inheritable=False)
             os.close(nothing)
+        self._copy, self._session = self._session, None
 
     def _write(self) -> None:
         with suppress(psycopg.Error):  # a lost session is told by `lost`
