@@ -312,7 +312,9 @@ def test_a_once_attempt_of_unknown_outcome_is_asked_about_and_never_retried() ->
     assert asked.kind == "did_it_happen"
     assert "It took longer than 5 s." in asked.prompt
     assert values.decode(str(asked.shown)) == {"params": {"to": "ann"}, "description": "", "attempt": 1}
-    played.answer("a", {"decision": "fail"})
+    played.answer("a", {"decision": "fail"}, by="ann")
+    [answered] = [event.data for event in played.store.events if event.type == "substep.answered"]
+    assert values.decode(str(answered)) == {"kind": "did_it_happen", "by": "ann", "decision": "fail"}
     assert played.states() == {"a": "failed", "b": "skipped:dependency_failed"}
     assert played.row("a").error_code == "outcome_unknown"
 

@@ -448,7 +448,10 @@ class Execution(Flow):
             message = f"Sub-step {step.task.id!r} of {self.id} waits for a decision: retry, succeeded or fail."
             raise Conflict(message, execution_id=self.id, task_id=step.task.id)
         self._close_question(step, now_ms, values.encode(answer), by)
-        self._unwritten.event(EventType.SUBSTEP_ANSWERED, step, now_ms, {"kind": question.kind, "by": by})
+        data: dict[str, Json] = {"kind": question.kind, "by": by}
+        if question.kind == doubt.KIND:
+            data["decision"] = decision
+        self._unwritten.event(EventType.SUBSTEP_ANSWERED, step, now_ms, data)
         if question.kind == "human":
             self.complete(position, values.encode(answer), now_ms)
         elif decision == "succeeded":
