@@ -22,7 +22,7 @@ def read(kind: str, schema: JsonText | None, answer: Mapping[str, Json]) -> Json
     Args:
         kind: Of the question: `human` or `did_it_happen`.
         schema: JSON Schema of the answer to a `human` question; None: any value.
-        answer: `{"input": value}`, or `{"decision": ..., "result"?: value}`.
+        answer: `{"input": value}`, or `{"decision": ..., "result"?: value}`; `result` only with `succeeded`.
 
     Raises:
         InvalidAnswer: With every problem, pointers into `answer`.
@@ -31,6 +31,8 @@ def read(kind: str, schema: JsonText | None, answer: Mapping[str, Json]) -> Json
     problems = [Problem(fault.pointer, fault.code, fault.message) for fault in values.faults(dict(answer))]
     if not problems:
         problems = _decision_faults(answer) if kind == "did_it_happen" else _input_faults(schema, answer)
+    if not problems:
+        problems = _unheeded(kind, answer)
     if problems:
         raise InvalidAnswer(f"The answer does not fit: {problems[0].message}", problems=problems)
     return dict(answer) if kind == "did_it_happen" else answer["input"]
@@ -42,6 +44,21 @@ def _decision_faults(answer: Mapping[str, Json]) -> list[Problem]:
     words = ", ".join(DECISIONS)
     return [
         Problem("/decision", "bad_value", f"`decision` is one of {words}: run it again, take it as done, or as failed.")
+    ]
+
+
+def _unheeded(kind: str, answer: Mapping[str, Json]) -> list[Problem]:
+    """Return what is said and would be dropped: whoever says it means something else than would happen."""
+    if kind != "did_it_happen":
+        heeded, why = {"input"}, "`{}` says nothing here: the question is of the plan, and its answer is `input`."
+    elif answer.get("decision") == "succeeded":
+        heeded, why = {"decision", "result"}, "`{}` says nothing here: what it brought is `result`."
+    else:
+        heeded, why = {"decision"}, "`{}` would be dropped: it goes with the decision `succeeded` alone."
+    return [
+        Problem(pointer_to(name), "bad_value", why.format(name))
+        for name, value in answer.items()
+        if name not in heeded and value is not None
     ]
 
 
