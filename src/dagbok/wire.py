@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_camel
 
 from dagbok.domain.plan import LONGEST_S, Plan
 from dagbok.domain.records import Page
+from dagbok.domain.retry import RetryObject
 from dagbok.domain.states import AttemptOutcome, Effect, ExecutionStatus, StepStatus
 
 Row = Mapping[str, Any]
@@ -299,9 +300,7 @@ class ToolView(Shape):
     idle_timeout_seconds: float | None = Field(description="How long it may go without progress; null: for ever")
     max_concurrency: int | None
     aliases: list[str]
-    retry: dict[str, Any] | None = Field(
-        description="How failed attempts are repeated where the plan does not say; the fields of a sub-task's `retry`"
-    )
+    retry: RetryObject | None = Field(description="How failed attempts are repeated where the plan does not say")
 
 
 class Health(Shape):

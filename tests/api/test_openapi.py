@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from api.serving import Server
+from dagbok.domain.retry import Policy, Retry
 
 METHODS = {"get", "post", "delete", "put", "patch"}
 
@@ -92,6 +93,24 @@ def test_every_schema_is_one_and_every_example_fits_its_schema(document: dict[st
             assert content["examples"]
             for example in content["examples"].values():
                 validator(document, content["schema"]).validate(example["value"])
+
+
+def test_it_says_what_a_retry_may_be(document: dict[str, Any]) -> None:
+    """Whoever writes plans by the schema, such as a model, has no other place to learn it from."""
+    schemas = document["components"]["schemas"]
+    fields = schemas["SubTask"]["properties"]["retry"]["properties"]
+    assert set(fields) == set(Retry.model_fields)
+    assert all(field["description"] for field in fields.values())
+    (attempts, _) = fields["max_attempts"]["anyOf"]
+    assert (attempts["minimum"], attempts["maximum"]) == (1, 100)
+    policy = Policy()
+    for name in set(fields) - {"retry_on"}:
+        assert re.search(rf"; {getattr(policy, name):g}\b", fields[name]["description"]), name
+    judge = validator(document, {"$ref": "#/components/schemas/SubTask"})
+    task = {"id": "1", "tool_or_prompt": {"name": "wait"}}
+    for retry, fits in (({"max_attempts": 5}, True), ({}, True), ({"max_attemps": 5}, False), ({"jitter": 2}, False)):
+        assert judge.is_valid({**task, "retry": retry}) is fits, retry
+    assert schemas["ToolView"]["properties"]["retry"]["anyOf"][0]["properties"].keys() == fields.keys()
 
 
 def test_no_reference_leads_nowhere(document: dict[str, Any]) -> None:

@@ -100,7 +100,9 @@ _IDEMPOTENCY_KEY: Final = _parameter(
 
 _TAG: Final = {"ETag": _header("This state of the execution, for `If-None-Match`", examples.TAG)}
 _WAITED: Final = {
-    "Preference-Applied": _header("The wait that was taken, if the execution ended or waits for a person", "wait=20")
+    "Preference-Applied": _header(
+        "The wait that was taken, if the execution ended, waits for a person or rests paused", "wait=20"
+    )
 }
 _LOCATION: Final = {
     "Location": {"description": "Where the execution is", "schema": {"type": "string", "format": "uri-reference"}},

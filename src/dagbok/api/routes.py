@@ -51,12 +51,13 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         status_code=202,
         summary="Run a plan",
         description="Checked whole and stored before the answer; then it runs, whatever becomes of the client. "
-        "With `Prefer: wait=N` the answer is the execution itself, if it ends or waits for a person in that time.",
+        "With `Prefer: wait=N` the answer is the execution itself, if in that time it ends, waits for a person, or "
+        "rests paused.",
         response_model=wire.SubmitResponse,
         responses=success(202, "The execution is durable and runs", examples.STARTED, headers=openapi.STARTED_HEADERS)
         | success(
             200,
-            "The execution ended, or waits for a person, while the client waited; or the plan asks for a "
+            "The execution ended, waits for a person, or rests paused, while the client waited; or the plan asks for a "
             "clarification, and nothing runs",
             examples.SETTLED,
             model=wire.Execution | wire.ClarificationResponse,

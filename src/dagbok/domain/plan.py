@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from dagbok.domain.ids import TaskId
+from dagbok.domain.retry import RetryObject
 from dagbok.domain.values import Json
 
 #: Tool names with a meaning of their own.
@@ -90,7 +91,7 @@ class SubTask(_Open):
     tool_or_prompt: ToolOrPrompt
     expected_output: Annotated[str | dict[str, Any], BeforeValidator(_text)] = ""
     dependencies: Annotated[list[Id], BeforeValidator(_dependencies)] = Field(default_factory=list)
-    retry: Annotated[dict[str, Any], BeforeValidator(_object)] = Field(default_factory=dict)
+    retry: Annotated[RetryObject, BeforeValidator(_object)] = Field(default_factory=dict)
     timeout_seconds: Seconds | None = None
     idle_timeout_seconds: Seconds | None = None
     on_failure: Literal["fail", "skip", "default"] = "fail"

@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from dagbok.domain.states import Effect
 from dagbok.domain.wording import nearest, said
@@ -48,16 +50,40 @@ _Span = Annotated[float, Field(ge=0, le=MAX_BACKOFF_S, allow_inf_nan=False)]
 
 
 class Retry(BaseModel):
-    """What a sub-task, a tool or the settings say about retries. None: what the layer below says."""
+    """When a sub-task is tried again. What is left out is as its tool has it, else as the settings do."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    # Open to what an earlier release has stored; `faults` lets no other field in, which the schema says.
+    model_config = ConfigDict(extra="allow", frozen=True, json_schema_extra={"additionalProperties": False})
 
-    max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)] | None = None
-    backoff_seconds: _Span | None = None
-    factor: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] | None = None
-    max_backoff_seconds: _Span | None = None
-    jitter: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    retry_on: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=50)] | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)] | None = Field(
+        None, description="Tries that fail or take too long; 3 (`DAGBOK_RETRY_MAX_ATTEMPTS`)"
+    )
+    backoff_seconds: _Span | None = Field(
+        None, description="The pause before the second try; 1 (`DAGBOK_RETRY_BACKOFF_S`)"
+    )
+    factor: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] | None = Field(
+        None, description="Of each further pause to the one before; 2"
+    )
+    max_backoff_seconds: _Span | None = Field(None, description="No pause is longer; 60 (`DAGBOK_RETRY_MAX_BACKOFF_S`)")
+    jitter: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="The part of a pause that may be left out, by chance; 0.2"
+    )
+    retry_on: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=50)] | None = Field(
+        None,
+        description="Codes of errors after which it is tried again; `timeout`, `rate_limited` and `unavailable`, or "
+        "with `max_attempts` every error that trying again may mend",
+    )
+
+
+class _AsRetry:
+    """Makes the schema of an annotated object that of `Retry`."""
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(Retry.__pydantic_core_schema__)
+
+
+#: A `retry` as it came, described as what may be in it.
+RetryObject = Annotated[dict[str, Any], _AsRetry()]
 
 
 @dataclass(frozen=True, slots=True)
