@@ -14,6 +14,7 @@ import pytest
 
 from dagbok.domain import http_status
 from dagbok.domain.retry import CODES, NEVER, PASSING
+from dagbok.domain.states import Reason
 from dagbok.errors import DagbokError, ToolError
 from dagbok.llm import faults
 from dagbok.tools import confinement, smtp
@@ -28,21 +29,24 @@ PLACES = ("domain", "engine", "llm", "tools")
 ELSEWHERE = {"validate.py"}
 
 
-def _rows() -> dict[str, list[str]]:
-    """Return the cells of the first table by code."""
-    table = PAGE.partition("| code | means |")[2].partition("\n\n")[0]
+def _rows(section: str) -> dict[str, list[str]]:
+    """Return the cells of the table of a section by code."""
+    table = PAGE.partition(f"## {section}\n")[2].partition("| code | means |")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     return {row[0].strip("`"): row for row in rows}
 
 
-ROWS = _rows()
+ROWS = _rows("The codes")
+
+
+def _all_nodes(*places: str) -> Iterator[tuple[Path, ast.AST]]:
+    for place in places or ("",):
+        for path in sorted((ROOT / "src" / "dagbok" / place).rglob("*.py")):
+            yield from ((path, node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def _nodes() -> Iterator[tuple[Path, ast.AST]]:
-    for place in PLACES:
-        for path in sorted((ROOT / "src" / "dagbok" / place).rglob("*.py")):
-            if path.name not in ELSEWHERE:
-                yield from ((path, node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return ((path, node) for path, node in _all_nodes(*PLACES) if path.name not in ELSEWHERE)
 
 
 def _raised() -> Iterator[tuple[str, str]]:
@@ -128,6 +132,30 @@ def test_the_page_says_what_is_repeated() -> None:
     assert {code for code, row in ROWS.items() if row[3] == "never"} == NEVER
     assert all(len(row) == 5 and all(row) for row in ROWS.values())
     assert {row[3] for row in ROWS.values()} == {"yes", "no", "never"}
+
+
+def _ends() -> Iterator[str]:
+    """Yield the codes that the source gives to an execution, and the reasons for which it ends one."""
+    for _, node in _all_nodes():
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith("header.error_code)"):
+            assert isinstance(node.value, ast.Tuple)
+            code = node.value.elts[1]
+            if isinstance(code, ast.Constant):
+                yield str(code.value)
+            else:
+                assert ast.unparse(code) == "reason", "of `abort`"
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".abort") and len(node.args) == 3:
+            yield Reason[ast.unparse(node.args[0]).removeprefix("Reason.")].value
+
+
+def test_every_code_of_an_execution_is_explained_and_no_other() -> None:
+    assert set(_rows("The codes of an execution")) == set(_ends())
+
+
+def test_the_page_says_by_which_code_a_cut_off_attempt_is_known() -> None:
+    told = PAGE.partition("An attempt that was cut off is no failure.")[2].partition("A tool may")[0]
+    ended = {Reason.CANCELLED.value, Reason.DEADLINE.value, Reason.STORE_REJECTED.value}
+    assert set(re.findall(r"`(\w+)`", told)) - {"attempts", "errorCode"} == ended | {"interrupted", "stopped"}
 
 
 def test_the_page_says_what_a_status_means() -> None:
