@@ -104,6 +104,16 @@ def test_validate_says_ok_with_figures_or_every_problem(project: Project) -> Non
     assert not list(project.folder.glob("diary*"))
 
 
+def test_validate_warns_of_what_looks_misspelt_and_calls_the_plan_right(project: Project) -> None:
+    odd = project.plan({**task(1, "say", text="x"), "timeoutSeconds": -5, "team": "docs"})
+    done = project.call("validate", odd)
+    assert (done.returncode, done.stdout) == (0, "ok: 1 sub-task, longest path 1, 1 warning\n")
+    assert done.stderr.split()[:2] == ["/sub_tasks/0/timeoutSeconds", "unknown_field"]
+    assert "Did you mean 'timeout_seconds'?" in done.stderr
+    found = json.loads(project.call("validate", odd, "--json").stdout)
+    assert (found["valid"], found["problems"], len(found["warnings"])) == (True, [], 1)
+
+
 def test_tools_name_effect_and_params(project: Project) -> None:
     row = next(row for row in project.call("tools").stdout.splitlines() if row.startswith("slow"))
     assert re.split(r"  +", row) == ["slow", "pure", "seconds: number", "Take its time and report."]

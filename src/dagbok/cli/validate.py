@@ -13,6 +13,7 @@ from dagbok.cli.render import print_json
 from dagbok.cli.terminal import line, note, out, redact_with
 from dagbok.cli.words import aligned, counted
 from dagbok.domain import graph, refs
+from dagbok.domain.overlooked import overlooked
 from dagbok.domain.plan import Plan
 from dagbok.domain.validate import Limits, Problem, read
 from dagbok.domain.values import Json
@@ -33,7 +34,7 @@ def check_plan(document: Json, tools: Mapping[str, Mapping[str, Any]], settings:
 
 
 def print_problems(problems: Sequence[Problem]) -> None:
-    """Write each problem to stderr as `pointer  code  message`."""
+    """Write each problem, or warning, to stderr as `pointer  code  message`."""
     rows = [[line(problem.pointer, 120) or "(plan)", problem.code, line(problem.message, 500)] for problem in problems]
     for row in aligned(rows[:_SHOWN]):
         note(row)
@@ -46,7 +47,7 @@ def print_problems(problems: Sequence[Problem]) -> None:
 def validate(source: str, *, json: bool, settings: Settings) -> int:
     """Say whether the plan of `source` can run with the tools of `settings`; return the exit code. Needs no database.
 
-    `--json` prints `{"valid", "subTasks", "longestPath", "problems": [{"pointer", "code", "detail"}]}`.
+    `--json` prints `{"valid", "subTasks", "longestPath", "problems": [{"pointer", "code", "detail"}], "warnings"}`.
     """
     secrets = Vault.load(settings)
     redact_with(secrets.redact)
@@ -57,20 +58,24 @@ def validate(source: str, *, json: bool, settings: Settings) -> int:
     except (InvalidPlan, TooLarge) as exc:
         problems: Sequence[Problem] = exc.fields.get("problems", ())
         if json:
-            found = [{"pointer": p.pointer, "code": p.code, "detail": p.message} for p in problems]
-            _print({"valid": False, "subTasks": None, "longestPath": None, "problems": found})
+            found = _items(problems)
+            _print({"valid": False, "subTasks": None, "longestPath": None, "problems": found, "warnings": []})
         else:
             print_problems(problems)
         return 2
     finally:
         registry.close()
-    longest = longest_path(plan)
+    longest, warnings = longest_path(plan), overlooked(document)
     if json:
-        _print({"valid": True, "subTasks": len(plan.sub_tasks), "longestPath": longest, "problems": []})
-    elif plan.clarification_needed:
+        valid = {"valid": True, "subTasks": len(plan.sub_tasks), "longestPath": longest, "problems": []}
+        _print(valid | {"warnings": _items(warnings)})
+        return 0
+    print_problems(warnings)
+    if plan.clarification_needed:
         out(f"ok, but it asks first and runs nothing: {line(plan.clarification_query or '', 500)}")
     else:
-        out(f"ok: {counted(len(plan.sub_tasks), 'sub-task')}, longest path {longest:,}")
+        more = f", {counted(len(warnings), 'warning')}" if warnings else ""
+        out(f"ok: {counted(len(plan.sub_tasks), 'sub-task')}, longest path {longest:,}{more}")
     return 0
 
 
@@ -82,6 +87,10 @@ def longest_path(plan: Plan) -> int:
         for task in plan.sub_tasks
     ]
     return max(graph.build(parents).remaining, default=0)
+
+
+def _items(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    return [{"pointer": p.pointer, "code": p.code, "detail": p.message} for p in problems]
 
 
 def _print(document: dict[str, Any]) -> None:
