@@ -20,7 +20,7 @@ def _plan(*tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
         (_plan({"timeoutSeconds": -5}), "/sub_tasks/0/timeoutSeconds", "timeout_seconds"),
         (_plan({}, {"idleTimeoutSeconds": 5}), "/sub_tasks/1/idleTimeoutSeconds", "idle_timeout_seconds"),
         (_plan({"retries": 3}), "/sub_tasks/0/retries", "retry"),
-        (_plan({"dependancies": ["1"]}), "/sub_tasks/0/dependancies", "dependencies"),
+        (_plan({"dependencies_": ["1"]}), "/sub_tasks/0/dependencies_", "dependencies"),
         (
             _plan({"tool_or_prompt": {"name": "wait", "parameters": {}}}),
             "/sub_tasks/0/tool_or_prompt/parameters",

@@ -137,7 +137,7 @@ def test_a_field_that_nobody_would_heed_is_named(given: dict[str, Any], place: s
 
 @pytest.mark.parametrize(
     ("code", "meant"),
-    [("timout", "timeout"), ("rateLimited", "rate_limited"), ("rate_limit", "rate_limited"), ("Timeout", "timeout")],
+    [("time_out", "timeout"), ("rateLimited", "rate_limited"), ("rate_limit", "rate_limited"), ("Timeout", "timeout")],
 )
 def test_a_misspelt_code_is_named(code: str, meant: str) -> None:
     [(path, _, message)] = retry.faults({"retry_on": ["unavailable", code]})
