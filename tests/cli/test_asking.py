@@ -146,6 +146,30 @@ def test_an_execution_that_has_ended_or_is_not_there_is_told(project: Project) -
     assert _shown(project, id) == before
 
 
+@pytest.mark.parametrize("kind", ["cancel", "pause", "resume"])
+def test_nothing_and_next_to_nothing_name_no_execution(project: Project, kind: str) -> None:
+    """`dagbok cancel "$ID"` with ID unset would end whatever there is."""
+    process = project.start("run", _gated(project))
+    id = id_in(read_until(process, "started", " 2 "))
+    kill(process)
+    project.open("a")  # or `resume` would wait, were it to take it
+    for empty in ("", "  ", "dag-exec_"):
+        for command in (kind, "show"):
+            done = project.call(command, empty)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert done.stderr == (
+                "dagbok: The ID is empty: is a variable unset? Give one of `dagbok list`, or `latest`.\n"
+            )
+    short = id.removeprefix("dag-exec_")[:5]
+    done = project.call(kind, short)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{short!r} is too little of an ID to {kind} an execution by: give 6 characters" in done.stderr
+    assert _shown(project, id)["status"] == "running"
+    assert project.call("show", short).returncode == 0, "looking harms nobody"
+    if kind != "resume":
+        assert project.call(kind, id[: len("dag-exec_") + 6]).returncode == 0
+
+
 def test_an_engine_that_hears_nothing_for_long_applies_it_later(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

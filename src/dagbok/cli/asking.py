@@ -48,7 +48,7 @@ def ask(kind: str, which: str, *, by: str | None, json: bool, settings: Settings
     secrets = Vault.load(settings)
     redact_with(secrets.redact)
     with open_commands(settings, secrets, command=f"dagbok {kind}") as (diary, commander):
-        execution_id = find(diary, which)
+        execution_id = find(diary, which, to=kind)
         wish = Wish(execution_id, kind, by)
         applied = not diary.judge(execution_id, kind) or deliver(commander, settings, wish)
         stopped = summary.load(diary, execution_id)

@@ -69,7 +69,7 @@ def resume(
 def _one(asked: Asked, which: str) -> int:
     settings = asked.settings
     with open_commands(settings, asked.secrets, command="dagbok resume") as (diary, commander):
-        execution_id = find(diary, which)
+        execution_id = find(diary, which, to="resume")
         row = diary.execution(execution_id)
         if row["status"] in EXECUTION_ENDED:
             show = summary.command(settings, "show", execution_id)

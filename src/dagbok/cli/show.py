@@ -21,6 +21,9 @@ from dagbok.service import Diary
 from dagbok.settings import Settings
 
 _PREFIX: Final = "dag-exec_"
+#: Of an id without its prefix: all of it, and what names an execution that is to be changed.
+_ID_CHARS: Final = 36
+_NAMES_CHARS: Final = 6
 _PAGE: Final = 100
 _EVENTS: Final = 1000  # read at a time
 
@@ -72,12 +75,14 @@ def show(which: str, *, json: bool, events: bool, settings: Settings) -> int:
     return 0
 
 
-def find(diary: Diary, which: str) -> str:
+def find(diary: Diary, which: str, *, to: str = "") -> str:
     """Return the id that `which` means: `latest`, an id, or the start of one, with or without `dag-exec_`.
+
+    Where something is to be changed, `to` says what, and a character or two do not do: they fit by chance.
 
     Raises:
         NotFound: Nothing begins so.
-        BadInput: Several do; the message names them.
+        BadInput: Several do; the message names them. Nothing is left of it, or too little: an unset variable, say.
     """
     wanted = which.strip()
     if wanted == "latest":
@@ -85,8 +90,14 @@ def find(diary: Diary, which: str) -> str:
         if not newest:
             raise NotFound("The diary is empty; `dagbok run PLAN.json` writes into it.")
         return str(newest[0]["id"])
-    wanted = _PREFIX + wanted.removeprefix(_PREFIX)
-    if len(wanted) >= len(_PREFIX) + 36:
+    start = wanted.removeprefix(_PREFIX)
+    if not start:
+        raise BadInput("The ID is empty: is a variable unset? Give one of `dagbok list`, or `latest`.")
+    if to and len(start) < _NAMES_CHARS:
+        words = f"{line(which, 60)!r} is too little of an ID to {to} an execution by"
+        raise BadInput(f"{words}: give {_NAMES_CHARS} characters after {_PREFIX} or more; `dagbok list` shows them.")
+    wanted = _PREFIX + start
+    if len(start) >= _ID_CHARS:
         return str(diary.execution(wanted)["id"])
     found: list[str] = []
     offset = 0
