@@ -14,7 +14,7 @@ from typing import Any
 
 from dagbok import wire
 from dagbok.app import Dagbok, Vault
-from dagbok.cli import render, summary, unfinished
+from dagbok.cli import questions, render, summary, unfinished
 from dagbok.cli.asking import Wish, deliver
 from dagbok.cli.beside import owner_words, server_url, told_of_flags
 from dagbok.cli.exit_codes import EXIT_CODES, INTERRUPTED, UNUSABLE, of_several
@@ -89,7 +89,7 @@ def _one(asked: Asked, which: str) -> int:
         return INTERRUPTED
     with open_diary(settings) as diary:
         stopped = summary.load(diary, execution_id)
-    summary.show(stopped, settings, json=asked.json, quiet=asked.quiet)
+    summary.show(stopped, settings, json=asked.json, quiet=asked.quiet, flags=asked.flags)
     return EXIT_CODES.get(stopped.execution.status, UNUSABLE)
 
 
@@ -134,13 +134,15 @@ def _everything(asked: Asked) -> int:
         return INTERRUPTED
     with open_diary(settings) as diary:
         briefs = [summary.brief(diary, id) for id in wanted]
-        questions = {id: summary.questions(diary, id) for id in wanted}
+        asked_of = {id: questions.load(diary, id) for id in wanted}
         if asked.json:
             page = Page([diary.execution(id) for id in wanted], len(wanted), len(wanted), 0)
             render.print_json(wire.executions_json(page))
     if not asked.json:
-        summary.show_several(briefs, questions)
+        summary.show_several(briefs, asked_of)
         if briefs and not asked.quiet:
+            for words in questions.told(asked_of, settings, summary.command(settings, "serve", flags=asked.flags)):
+                note(words)
             note(f"Next: `{summary.command(settings, 'show', 'ID')}`, `{summary.command(settings, 'list')}`")
     return of_several(execution.status for execution in briefs)
 

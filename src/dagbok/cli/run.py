@@ -92,7 +92,7 @@ def run(
     assert asked.execution_id is not None
     with open_diary(settings) as diary:
         stopped = summary.load(diary, asked.execution_id)
-    summary.show(stopped, settings, json=json, quiet=quiet)
+    summary.show(stopped, settings, json=json, quiet=quiet, flags=flags)
     return EXIT_CODES[stopped.execution.status]
 
 

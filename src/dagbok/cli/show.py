@@ -13,6 +13,7 @@ from rich.text import Text
 from dagbok import wire
 from dagbok.cli import render, summary
 from dagbok.cli.attempts import Tries
+from dagbok.cli.questions import asks
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
 from dagbok.cli.words import SIGNS, ago, aligned, left, local, shown_error, shown_id, span
 from dagbok.errors import BadInput, NotFound
@@ -41,11 +42,11 @@ def list_executions(*, limit: int, offset: int, status: str | None, json: bool, 
     else:
         for row in aligned([_list_row(execution) for execution in page.executions]):
             out(row)
-    older = page.pagination.total - offset - len(page.executions)
+    left = page.pagination.total - offset - len(page.executions)
     if not page.executions:
         note("No executions." if not page.pagination.total else f"None of {page.pagination.total:,} here.")
-    elif older > 0:
-        note(f"{older:,} older: --offset {offset + len(page.executions)}")
+    elif left > 0:
+        note(f"{left:,} older: --offset {offset + len(page.executions)}")
     return 0
 
 
@@ -63,7 +64,7 @@ def show(which: str, *, json: bool, events: bool, settings: Settings) -> int:
         return 0
     execution = stopped.execution
     (_show_on_terminal if is_terminal(sys.stdout) else _show_plain)(execution, stopped.tries)
-    for words in summary.asks(stopped.questions, indent=""):
+    for words in [*asks(stopped.questions, indent=""), *summary.how_to_answer(stopped, settings)]:
         out(words)
     if events:
         out()

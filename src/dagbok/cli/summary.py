@@ -10,32 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.text import Text
 
 from dagbok import wire
 from dagbok.app import model_hint
-from dagbok.cli import render
+from dagbok.cli import questions, render
 from dagbok.cli.attempts import Tries
+from dagbok.cli.questions import Questions, asks
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
-from dagbok.cli.words import aligned, counted, shown_error, shown_id
-from dagbok.domain import values
+from dagbok.cli.words import aligned, counted, shown_error
 from dagbok.domain.states import ExecutionStatus
 from dagbok.service import Diary
 from dagbok.settings import Settings
-
-
-class Question(NamedTuple):
-    """A question that waits for an answer."""
-
-    task_id: str
-    kind: str
-    prompt: str
-    late: str | None  # what the attempt in doubt has brought since, as text
-
-
-Questions = list[Question]
 
 
 @dataclass
@@ -55,7 +43,7 @@ class Stopped:
 def load(diary: Diary, execution_id: str) -> Stopped:
     """Return an execution with all results whole. Raises NotFound."""
     row, steps = diary.details(execution_id, whole=True)
-    asked = questions(diary, execution_id) if row["status"] == ExecutionStatus.WAITING else []
+    asked = questions.load(diary, execution_id) if row["status"] == ExecutionStatus.WAITING else []
     return Stopped(wire.execution_json(row, steps), asked, {step["task_id"]: step["attempts"] for step in steps})
 
 
@@ -64,23 +52,8 @@ def brief(diary: Diary, execution_id: str) -> wire.ExecutionSummary:
     return wire.ExecutionSummary.read(wire.execution_json(diary.execution(execution_id)))
 
 
-def questions(diary: Diary, execution_id: str) -> Questions:
-    """Return the questions that an execution waits for."""
-    return [
-        Question(row["task_id"], row["kind"], row["prompt"], _late(row["shown"]))
-        for row in diary.reader.open_questions(execution_id)
-    ]
-
-
-def _late(shown: str | None) -> str | None:
-    late = (values.decode(shown) if shown else {}).get("late")
-    if late is None:
-        return None
-    return values.as_text(late["result"]) if "result" in late else shown_error(late.get("errorCode"), late.get("error"))
-
-
-def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool) -> None:
-    """Write the result to stdout, and all else about how it went to stderr."""
+def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool, flags: Mapping[str, Any]) -> None:
+    """Write the result to stdout, and all else about how it went to stderr; `flags` are those of the engine."""
     execution = stopped.execution
     fancy = is_terminal(sys.stderr)
     if json:
@@ -101,6 +74,8 @@ def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool) -> No
         print_error(execution)
         note(render.headline(execution))
     for words in asks(stopped.questions):
+        note(words)
+    for words in how_to_answer(stopped, settings, flags):
         note(words)
     short = execution.id if not fancy else render.short_id(execution.id)
     note(f"{execution.id} in {database_name(settings)}")
@@ -125,14 +100,10 @@ def show_several(executions: Sequence[wire.ExecutionSummary], asked: Mapping[str
             out(words)
 
 
-def asks(asked: Questions, indent: str = "  ") -> list[str]:
-    """Return a line for each question, and below it what is known by now of an attempt in doubt."""
-    lines: list[str] = []
-    for question in asked:
-        lines.append(f"{indent}{shown_id(question.task_id)} asks: {line(question.prompt, 500)}")
-        if question.late is not None:
-            lines.append(f"{indent}  It has ended since, with: {line(question.late, 300)}")
-    return lines
+def how_to_answer(stopped: Stopped, settings: Settings, flags: Mapping[str, Any] | None = None) -> list[str]:
+    """Return lines that say how to answer what an execution asks."""
+    serve = command(settings, "serve", flags=flags)
+    return questions.how_to_answer(stopped.execution.id, stopped.questions, settings, serve)
 
 
 def print_error(execution: wire.Execution) -> None:

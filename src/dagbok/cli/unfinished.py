@@ -11,30 +11,63 @@ from dagbok import wire
 from dagbok.cli import render, summary
 from dagbok.cli.terminal import is_terminal, line, note
 from dagbok.cli.words import ago, aligned, counted
+from dagbok.domain import values
 from dagbok.domain.ids import SYNTHESIS
-from dagbok.domain.states import ENDED, ExecutionStatus
+from dagbok.domain.states import ENDED, ExecutionStatus, StepStatus
 from dagbok.service import Diary, Service
 from dagbok.settings import Settings
 
 #: A longer list is for `dagbok list`.
 _NAMED: Final = 5
+#: Their steps are read, which takes about a millisecond each.
+_LOOKED_AT: Final = 100
 
 Row = Mapping[str, Any]
 
 
 def name_all(diary: Diary, settings: Settings, flags: Mapping[str, Any]) -> None:
-    """Name the newest unfinished executions on stderr, and the command that goes on with them."""
-    rows = diary.unfinished()
-    if not rows:
-        return
-    newest = [summary.brief(diary, row["id"]) for row in reversed(rows[-_NAMED:])]
-    by_id = ["ID"] if all(execution.paused_at is not None for execution in newest) else []
-    go_on = summary.command(settings, "resume", *by_id, flags=flags)
-    note(f"{_are(len(rows))} unfinished from earlier; `{go_on}` goes on:")
-    for row in aligned([_cells(execution) for execution in newest]):
-        note(f"  {row}")
-    if more := len(rows) - len(newest):
-        note(f"  and {more:,} more: `{summary.command(settings, 'list')}`")
+    """Name the newest unfinished executions on stderr, and the command that goes on with them.
+
+    Those that only wait for a person are counted apart: going on changes nothing about them.
+    """
+    asking = _asking(diary)
+    waits = set(asking)
+    rows = [row for row in diary.unfinished() if row["id"] not in waits]
+    if rows:
+        newest = [summary.brief(diary, row["id"]) for row in reversed(rows[-_NAMED:])]
+        by_id = ["ID"] if all(execution.paused_at is not None for execution in newest) else []
+        go_on = summary.command(settings, "resume", *by_id, flags=flags)
+        note(f"{_are(len(rows))} unfinished from earlier; `{go_on}` goes on:")
+        for row in aligned([_cells(execution) for execution in newest]):
+            note(f"  {row}")
+        if more := len(rows) - len(newest):
+            note(f"  and {more:,} more: `{summary.command(settings, 'list')}`")
+    if asking:
+        one = len(asking) == 1
+        listed = "" if one else f"`{summary.command(settings, 'list', '--status', 'waiting')}` names them, "
+        how = summary.command(settings, "show", render.short_id(asking[0]) if one else "ID")
+        wait = "1 execution waits" if one else f"{len(asking):,} executions wait"
+        note(f"{wait} for an answer; {listed}`{how}` says how to give it.")
+
+
+def _asking(diary: Diary) -> list[str]:
+    """Return the newest executions that do nothing but wait for a person, whoever goes on with them."""
+    rows = diary.list_executions(limit=_LOOKED_AT, status=ExecutionStatus.WAITING).items
+    asked = {command.execution_id for command in diary.reader.pending_commands([row["id"] for row in rows])}
+    return [row["id"] for row in rows if row["id"] not in asked and _only_waits(diary, row)]
+
+
+def _only_waits(diary: Diary, row: Row) -> bool:
+    if row["paused_at"] is not None or (row["wake_at"] is not None and row["wake_at"] <= time.time() * 1000):
+        return False
+    steps = diary.sub_steps(row["id"], inline_bytes=0)
+    ended = {step["task_id"] for step in steps if step["status"] in ENDED}
+    # One that a crash left in the middle of other work has steps that are under way, or could begin.
+    return not any(
+        step["status"] == StepStatus.RUNNING
+        or (step["status"] == StepStatus.PENDING and ended.issuperset(values.decode(step["dependencies"])))
+        for step in steps
+    )
 
 
 def rows(diary: Diary) -> list[Row]:
