@@ -28,6 +28,8 @@ TIMEOUT_S = 60
 
 TOOLS = '''
 import asyncio
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -74,6 +76,12 @@ async def gate(context: ToolContext, file: str) -> str:
 async def charge(context: ToolContext, file: str) -> str:
     """Charge a card once there is a file of that name."""
     return await gate(context, file)
+
+
+@tool(effect="pure")
+def die() -> None:
+    """End the process that runs it, as a crash does."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @tool(effect="pure")

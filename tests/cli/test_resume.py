@@ -178,6 +178,42 @@ def test_ctrl_c_says_how_to_go_on_with_the_same_tools(project: Project) -> None:
     assert _shown(project, go_on[1])["subSteps"][1]["attempt"] == 4, "put back each time, which is no crash"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_that_end_a_process_do_as_ctrl_c_does(project: Project, number: signal.Signals) -> None:
+    """`timeout`, systemd and CI send SIGTERM, a terminal that is closed SIGHUP; in the background SIGINT is ignored."""
+    soon = {"DAGBOK_CLOSE_GRACE_S": "0.2"}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = project.start("run", _three(project, "a"), **soon)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    read_until(process, "started", " 2 ")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Stopping: what runs has 0.2 s to end." in err
+    assert re.search(r"Interrupted\. (dag-exec_\S+) stays in the diary; `\S+ resume .*` goes on\.", err)
+    process = project.start("resume", **soon)
+    read_until(process, "started", " 2 ")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert re.search(r"Interrupted\. `\S+ resume( -d \S+)?` goes on\.", err)
+    assert _shown(project, "latest")["subSteps"][1]["status"] == "pending", "put back, and not cut off"
+
+
+def test_the_second_signal_stops_at_once(project: Project) -> None:
+    process = project.start("run", _three(project, "a"), DAGBOK_CLOSE_GRACE_S="600")
+    read_until(process, "started", " 2 ")
+    process.send_signal(signal.SIGTERM)
+    read_until(process, "Stopping: what runs has 600 s to end.")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Interrupted. " in err
+
+
 def test_ctrl_c_during_a_long_wait_or_a_back_off_stops_at_once_and_loses_none_of_it(project: Project) -> None:
     """Nothing runs then, so nothing is waited for, and the due times stand in the rows."""
     again = {**task(1, "flaky", file="calls", times=9), "retry": {"max_attempts": 9, "backoff_seconds": 5_000}}

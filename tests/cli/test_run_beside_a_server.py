@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from cli.program import Project, task
+from cli.program import Project, kill, read_until, task
+from dagbok.cli import watching
 from dagbok.client import Client
 
 
@@ -80,3 +82,47 @@ def test_the_same_key_shows_what_the_first_run_did(shared: Project, url: str) ->
     other = shared.run("run", shared.plan(task(1, "say", text="else")), "--idempotency-key", "2025-01-15")
     assert other.returncode == 2
     assert "came with another request" in other.stderr
+
+
+def test_a_server_that_starts_again_is_found_again(project: Project) -> None:
+    """A deployment restarts it, here at another port: the execution goes on, and so does who waits for it."""
+    server = project.start("serve", "--port", "0")
+    assert server.stdout is not None
+    assert "http://" in server.stdout.readline()
+    process = project.start("run", project.plan(task(1, "gate", file="a")))
+    seen = read_until(process, "started")
+    kill(server)
+    seen += read_until(process, "The server is away: ")
+    with project.serving() as url:
+        seen = read_until(process, f"The server is back, at {url}.")
+        assert "away" not in seen, "once is enough"
+        project.open("a")
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "through a\n")
+
+
+@pytest.mark.parametrize("command", ["run", "resume"])
+def test_a_server_that_stays_away_has_an_exit_code_of_its_own(
+    project: Project, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(watching, "PATIENCE_S", 0.5)
+    plan = project.plan(task(1, "gate", file="a"), task(2, "die", 1))
+    server = project.start("serve", "--port", "0")
+    assert server.stdout is not None
+    url = server.stdout.readline().split()[-1]
+    if command == "resume":
+        with Client(url) as client:
+            client.pause(client.submit((project.folder / plan).read_text()).execution_id)
+    project.open("a")
+    buried = threading.Thread(target=server.communicate)  # a process that nobody has waited for is not gone
+    buried.start()
+    done = project.call(*(["resume", "latest"] if command == "resume" else ["run", plan]))
+    buried.join()
+    assert (done.returncode, done.stdout) == (6, "")
+    assert done.stderr.count("The server is away: ") == 1
+    assert re.search(
+        r"^The server is still away\. dag-exec_\S+ is in the diary; it goes on as soon as a server starts again, or "
+        r"with `\S+ resume dag-exec_.*`\.$",
+        done.stderr,
+        re.MULTILINE,
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from cli.program import Project, id_in, kill, read_until, task
 from cli.test_on_a_terminal import OURS
+from dagbok.cli.progress import Line, Now, Progress, Whole
 
 
 def _flaky(file: str, times: int, **retry: Any) -> dict[str, Any]:
@@ -36,6 +37,31 @@ def test_a_retry_is_a_line_with_its_error_and_when_it_follows(project: Project) 
         shown,
         re.MULTILINE,
     )
+
+
+def test_a_try_that_begins_and_fails_within_one_commit_is_a_line_too() -> None:
+    """The rows that are committed hold the last state of each step: pending before, pending after."""
+    told: list[Line] = []
+    progress = Progress(1, started_ms=0)
+    progress.on_lines = told.extend
+    progress.take([_pending(1, 70), _pending(2, 290)], _RUNS)
+    assert [(line.at_ms, line.verb, line.text) for line in told] == [
+        (10, "started", "Call flaky"),
+        (20, "retrying", "unavailable: away for the 1. time; attempt 2 in 50 ms"),
+        (210, "started", "Call flaky (attempt 2)"),
+        (220, "retrying", "unavailable: away for the 2. time; attempt 3 in 70 ms"),
+    ]
+
+
+def _pending(attempt: int, next_ms: int) -> Now:
+    at = 200 * (attempt - 1)
+    return Now(
+        "1", "flaky", "Call flaky", "pending", None, attempt, at + 10, None, next_ms, at + 20,
+        "unavailable", f"away for the {attempt}. time", "",
+    )  # fmt: skip
+
+
+_RUNS = Whole("running", paused=False, active_ms=0, updated_ms=0)
 
 
 def test_the_last_failed_try_is_what_the_step_says_and_of_many_the_latest_are_shown(project: Project) -> None:

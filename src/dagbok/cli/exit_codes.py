@@ -14,7 +14,8 @@ EXIT_CODES: Final = {
     ExecutionStatus.WAITING: 4,
     ExecutionStatus.CANCELLED: 5,
 }
-INTERRUPTED: Final = 130
+#: The server that runs it is away, and has been for a while; how it ends is not known.
+SERVER_AWAY: Final = 6
 #: Something keeps an execution from running here.
 UNUSABLE: Final = 2
 

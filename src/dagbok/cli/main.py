@@ -33,7 +33,8 @@ ERROR_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
 _HELP: Final = """Run plans of AI agents as DAGs and keep a durable diary of every step.
 
 Exit codes of run and resume: 0 completed, 1 failed, 3 partial, 4 waiting for a person or paused,
-5 cancelled, 2 it could not be run, 130 interrupted."""
+5 cancelled, 2 it could not be run, 6 the server that runs it went away, 128 + the number of
+the signal that interrupted it (130: Ctrl-C)."""
 
 # Help without markup: the same on a terminal and in a pipe, and nothing but text to load.
 app = typer.Typer(

@@ -149,6 +149,10 @@ def _happened(now: Now, status: str, attempt: int) -> Iterable[Line]:
         text = ", ".join(part for part in (f"{now.description}{again}".strip(), until) if part)
         yield Line(now.started_ms, "started", now, text)
     if now.status == status:
+        if (
+            now.status == "pending" and now.attempt > attempt
+        ):  # begun and failed within one commit, or between two looks
+            yield Line(now.updated_ms, "retrying", now, next_attempt(now))
         return
     ended_ms = now.ended_ms if now.ended_ms is not None else now.updated_ms
     took = span(ended_ms - now.started_ms) if now.started_ms is not None else ""

@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from dagbok import wire
 from dagbok.app import Dagbok, Vault
 from dagbok.cli import questions, render, summary, unfinished
 from dagbok.cli.asking import Wish, deliver
 from dagbok.cli.beside import owner_words, server_url, told_of_flags
-from dagbok.cli.exit_codes import EXIT_CODES, INTERRUPTED, UNUSABLE, of_several
+from dagbok.cli.exit_codes import EXIT_CODES, SERVER_AWAY, UNUSABLE, of_several
 from dagbok.cli.log import show_log
 from dagbok.cli.progress import of_execution
 from dagbok.cli.run import says_stopping
 from dagbok.cli.show import find
+from dagbok.cli.stopping import Interrupted, run_until_stopped
 from dagbok.cli.terminal import note, redact_with, stdout_reserved
 from dagbok.cli.watching import Watch, follow
-from dagbok.client import AsyncClient
 from dagbok.domain.records import Page
 from dagbok.domain.states import EXECUTION_ENDED
 from dagbok.errors import Conflict, DagbokError, Misconfigured
 from dagbok.outside import find_owner, open_commands, open_diary
 from dagbok.service import Diary
 from dagbok.settings import Settings
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -60,7 +63,10 @@ def resume(
     redact_with(secrets.redact)
     show_log(logging.WARNING)
     asked = Asked(settings, secrets, by, json, quiet, flags, Watch(quiet=quiet, several=which is None))
-    return _everything(asked) if which is None else _one(asked, which)
+    try:
+        return _everything(asked) if which is None else _one(asked, which)
+    except Interrupted as exc:
+        return exc.exit_code
 
 
 # -- one --------------------------------------------------------------------------------------------------------------
@@ -84,16 +90,18 @@ def _one(asked: Asked, which: str) -> int:
                 note(f"{execution_id} is not paused any more; {owner_words(owner)} has the database and goes on.")
                 return 0
     work = _follow(asked, execution_id, url) if url else _go_on(asked, execution_id, paused=paused)
-    how = summary.how_to_go_on(execution_id, url, settings, asked.flags)
-    if not _ran(work, how):
-        return INTERRUPTED
+    how = partial(summary.how_to_go_on, execution_id, url, settings, asked.flags)
+    settled = _run(work, how)
     with open_diary(settings) as diary:
         stopped = summary.load(diary, execution_id)
+    if not settled and stopped.execution.status not in EXIT_CODES:
+        note(f"The server is still away. {how()}")
+        return SERVER_AWAY
     summary.show(stopped, settings, json=asked.json, quiet=asked.quiet, flags=asked.flags)
     return EXIT_CODES.get(stopped.execution.status, UNUSABLE)
 
 
-async def _go_on(asked: Asked, execution_id: str, *, paused: bool) -> None:
+async def _go_on(asked: Asked, execution_id: str, *, paused: bool) -> bool:
     async with _engine(asked) as dagbok, says_stopping(asked.settings, asked.watch):
         if tools := await asyncio.to_thread(unfinished.unknown_tools, dagbok.service, execution_id):
             raise Misconfigured(unfinished.told_of_tools(execution_id, tools))
@@ -102,14 +110,14 @@ async def _go_on(asked: Asked, execution_id: str, *, paused: bool) -> None:
                 await dagbok.service.resume(execution_id, by=asked.by)
             await dagbok.take_over(execution_id)
             await dagbok.service.wait(execution_id)
+    return True
 
 
-async def _follow(asked: Asked, execution_id: str, url: str) -> None:
+async def _follow(asked: Asked, execution_id: str, url: str) -> bool:
     if not asked.quiet:
         note(f"The server at {url} has the database and runs it.")
         told_of_flags(asked.flags)
-    async with AsyncClient(url) as client:
-        await follow(client, execution_id, asked.watch)
+    return await follow(url, execution_id, asked.watch, asked.settings)
 
 
 # -- everything -------------------------------------------------------------------------------------------------------
@@ -130,8 +138,8 @@ def _everything(asked: Asked) -> int:
             _tell_paused(asked, [row["id"] for row in rows if row["paused_at"] is not None])
     if url or not rows:
         wanted = able = []
-    if able and not _ran(_go_on_with_all(asked, able), f"`{_again(asked)}` goes on."):
-        return INTERRUPTED
+    if able:
+        _run(_go_on_with_all(asked, able), lambda: f"`{_again(asked)}` goes on.")
     with open_diary(settings) as diary:
         briefs = [summary.brief(diary, id) for id in wanted]
         asked_of = {id: questions.load(diary, id) for id in wanted}
@@ -190,15 +198,11 @@ def _watch(asked: Asked, diary: Diary, execution_id: str) -> None:
     asked.watch.add(execution_id, execution.title, execution.total_tasks, of_execution(execution))
 
 
-def _ran(work: Coroutine[Any, Any, None], how_to_go_on: str) -> bool:
-    """Do `work`; return False if it was interrupted, with the words how to go on."""
+def _run(work: Coroutine[Any, Any, T], how_to_go_on: Callable[[], str]) -> T:
+    """Do `work`, and say how to go on where it is interrupted or fails. Raises Interrupted."""
     try:
         with stdout_reserved():
-            asyncio.run(work)
-    except KeyboardInterrupt:
-        note(f"Interrupted. {how_to_go_on}")
-        return False
+            return run_until_stopped(work, lambda: note(f"Interrupted. {how_to_go_on()}"))
     except DagbokError as exc:
-        exc.message += f" {how_to_go_on}" if not isinstance(exc, Misconfigured) else ""
+        exc.message += f" {how_to_go_on()}" if not isinstance(exc, Misconfigured) else ""
         raise
-    return True

@@ -10,14 +10,16 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from dagbok.app import Dagbok, Vault, make_registry
 from dagbok.cli import summary, unfinished
 from dagbok.cli.beside import server_url, told_of_flags
-from dagbok.cli.exit_codes import EXIT_CODES, INTERRUPTED
+from dagbok.cli.exit_codes import EXIT_CODES, SERVER_AWAY
 from dagbok.cli.log import show_log
 from dagbok.cli.plans import load_plan
+from dagbok.cli.stopping import Interrupted, run_until_stopped
 from dagbok.cli.terminal import line, note, redact_with, stdout_reserved
 from dagbok.cli.validate import check_plan
 from dagbok.cli.watching import Watch, follow, title_of
@@ -82,9 +84,10 @@ def run(
     asked.server = server_url(settings)
     try:
         with stdout_reserved():
-            asyncio.run(_on_server(asked, asked.server) if asked.server else _here(asked))
-    except KeyboardInterrupt:
-        return _interrupted(asked)
+            work = _on_server(asked, asked.server) if asked.server else _here(asked)
+            settled = run_until_stopped(work, partial(_tell_interrupted, asked))
+    except Interrupted as exc:
+        return exc.exit_code
     except DagbokError as exc:
         if asked.execution_id is not None:
             exc.message += f" {summary.how_to_go_on(asked.execution_id, asked.server, settings, flags)}"
@@ -92,6 +95,9 @@ def run(
     assert asked.execution_id is not None
     with open_diary(settings) as diary:
         stopped = summary.load(diary, asked.execution_id)
+    if not settled and stopped.execution.status not in EXIT_CODES:
+        note(f"The server is still away. {summary.how_to_go_on(asked.execution_id, asked.server, settings, flags)}")
+        return SERVER_AWAY
     summary.show(stopped, settings, json=json, quiet=quiet, flags=flags)
     return EXIT_CODES[stopped.execution.status]
 
@@ -100,7 +106,7 @@ def _asks_first(document: Json) -> bool:
     return isinstance(document, dict) and document.get("clarification_needed") is True
 
 
-async def _here(asked: Asked) -> None:
+async def _here(asked: Asked) -> bool:
     settings = asked.settings
     registry = make_registry(settings)
     try:
@@ -122,6 +128,7 @@ async def _here(asked: Asked) -> None:
             asked.watch.add(asked.execution_id, _title(asked), submitted.total_tasks)
             with asked.watch.shown():
                 await dagbok.service.wait(submitted.execution_id)
+    return True
 
 
 async def _worth_showing(dagbok: Dagbok, execution_id: str) -> None:
@@ -131,7 +138,8 @@ async def _worth_showing(dagbok: Dagbok, execution_id: str) -> None:
         raise Conflict(f"An earlier run with this key left execution {execution_id} {row['status']}.")
 
 
-async def _on_server(asked: Asked, url: str) -> None:
+async def _on_server(asked: Asked, url: str) -> bool:
+    """Return whether it ended or waits for a person; else the server went away."""
     if not asked.quiet:
         note(f"The server at {url} has the database and runs the plan.")
         told_of_flags(asked.flags)
@@ -140,16 +148,15 @@ async def _on_server(asked: Asked, url: str) -> None:
         answer = await client.submit(asked.document, **asked.options)
         asked.execution_id = ExecutionId(answer.execution_id)
         asked.watch.add(asked.execution_id, _title(asked), answer.total_tasks)
-        await follow(client, asked.execution_id, asked.watch)
+    return await follow(url, asked.execution_id, asked.watch, asked.settings)
 
 
 def _title(asked: Asked) -> str:
     return title_of(asked.document, asked.options.get("title")) if isinstance(asked.document, dict) else ""
 
 
-def _interrupted(asked: Asked) -> int:
+def _tell_interrupted(asked: Asked) -> None:
     note(f"Interrupted{_left_behind(asked)}")
-    return INTERRUPTED
 
 
 def _left_behind(asked: Asked) -> str:
@@ -164,7 +171,7 @@ def _left_behind(asked: Asked) -> str:
 
 @asynccontextmanager
 async def says_stopping(settings: Settings, watch: Watch) -> AsyncIterator[None]:
-    """Say on Ctrl-C what the engine now waits for, if it does; what it cuts off is no news."""
+    """Say on Ctrl-C or another signal what the engine now waits for, if it does; what it cuts off is no news."""
     try:
         yield
     except asyncio.CancelledError:

@@ -22,6 +22,8 @@ from dagbok.cli.questions import Questions, asks
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
 from dagbok.cli.words import aligned, counted, shown_error
 from dagbok.domain.states import ExecutionStatus
+from dagbok.errors import DagbokError
+from dagbok.outside import find_owner
 from dagbok.service import Diary
 from dagbok.settings import Settings
 
@@ -120,10 +122,20 @@ def print_clarification(document: dict[str, Any]) -> None:
 
 def how_to_go_on(execution_id: str, server: str | None, settings: Settings, flags: Mapping[str, Any]) -> str:
     """Return what becomes of an execution that this process leaves; `flags` are those of its engine."""
-    if server:
+    resume = command(settings, "resume", execution_id, flags=flags)
+    if server is None:
+        return f"{execution_id} stays in the diary; `{resume}` goes on."
+    if _is_owned(settings):
         show = command(settings, "show", execution_id)
         return f"{execution_id} is in the diary; the server goes on with it, and `{show}` tells how far it is."
-    return f"{execution_id} stays in the diary; `{command(settings, 'resume', execution_id, flags=flags)}` goes on."
+    return f"{execution_id} is in the diary; it goes on as soon as a server starts again, or with `{resume}`."
+
+
+def _is_owned(settings: Settings) -> bool:
+    try:
+        return find_owner(settings) is not None
+    except DagbokError:  # the database is away, too; the error that led here tells more
+        return False
 
 
 def command(settings: Settings, *words: str, flags: Mapping[str, Any] | None = None) -> str:
