@@ -15,7 +15,7 @@ from dagbok.service import Diary
 from dagbok.settings import Settings
 from dagbok.store import migrations
 from dagbok.store.database import Database, read_owner
-from dagbok.store.lock import Owner
+from dagbok.store.lock import Owner as Owner
 from dagbok.store.queries import Reader
 from dagbok.tools.secrets import Vault
 

@@ -61,7 +61,7 @@ def test_another_process_that_runs_it_applies_both(on_both: Project) -> None:
     assert told[0] == f"{id} is cancelled; 1 of 3 sub-tasks had completed."
     assert told[1].startswith("  2 charge was cut off: nobody knows whether it happened")
     assert process.wait(60) == 5
-    process.communicate()
+    assert re.search(r"^cancelled in \S+ \S+, 1 of 3 sub-tasks completed, 2 cancelled$", process.communicate()[1], re.M)
 
 
 def test_a_server_applies_both(project: Project) -> None:
@@ -138,6 +138,8 @@ def test_an_execution_that_has_ended_or_is_not_there_is_told(project: Project) -
     assert not list(project.folder.glob("diary*"))
     id = id_in(project.call("run", project.plan(task(1, "say", text="x"))).stderr)
     before = _shown(project, id)
+    long = project.call("pause", id, "--by", "x" * 201)
+    assert (long.returncode, long.stderr) == (2, "dagbok: --by has 201 characters; at most 200 are kept.\n")
     for kind in ("cancel", "pause"):
         done = project.call(kind, id)
         assert (done.returncode, done.stdout) == (2, "")

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from cli.program import Project, make_project, task
+from cli.program import Project, kill, make_project, read_until, task
 from dagbok import __version__
 
 COMMANDS = ("run", "resume", "pause", "cancel", "validate", "serve", "list", "show", "tools", "db")
@@ -68,6 +68,52 @@ def test_show_finds_the_latest_an_id_and_the_start_of_one(diary: Project) -> Non
     document = json.loads(diary.call("show", ids[1], "--json", "--events").stdout)
     assert document["finalResult"] == "2"
     assert [event["seq"] for event in document["events"]] == list(range(1, len(document["events"]) + 1))
+
+
+def test_what_runs_is_told_from_what_was_left_behind(project: Project) -> None:
+    def start(file: str) -> tuple[subprocess.Popen[str], str]:
+        process = project.start("run", project.plan(task(1, "say", text="x"), task(2, "gate", 1, file=file)))
+        return process, re.findall(r"^dag-exec_\S+", read_until(process, "started", " 2 "), re.MULTILINE)[0]
+
+    process, left = start("a")
+    kill(process)
+    process, paused = start("b")
+    assert project.call("pause", paused).returncode == 0
+    kill(process)
+    process, runs = start("c")
+    rows = {row[0]: row[1:4] for row in (re.split("  +", row) for row in project.call("list").stdout.splitlines())}
+    span = rows[runs].pop()
+    assert rows == {left: ["interrupted", "1/2", "-"], paused: ["paused", "1/2", "-"], runs: ["running", "1/2"]}
+    assert re.fullmatch(r"\d+ ms|\d+\.\d s", span)
+    assert re.search(
+        r"^status +running for \d.*, 1 of 2 .*, 1 running$", project.call("show", runs).stdout, re.MULTILINE
+    )
+    kill(process)
+    interrupted = r"^status +interrupted, 1 of 2 sub-tasks completed, 1 under way$"
+    assert re.search(interrupted, project.call("show", runs).stdout, re.MULTILINE)
+    for state, ids in {"paused": [paused], "interrupted": [runs, left]}.items():
+        listed = project.call("list", "--status", state).stdout.splitlines()
+        assert [row.split()[:2] for row in listed] == [[id, state] for id in ids]
+    second = json.loads(project.call("list", "--status", "interrupted", "--offset", "1", "--json").stdout)
+    assert ([one["id"] for one in second["executions"]], second["pagination"]["total"]) == ([left], 2)
+    assert project.call("list", "--status", "paused", "--limit", "0").returncode == 2
+    project.open("a")
+    assert project.call("resume", left).returncode == 0
+    assert re.search(r"^ +attempt 1  at most \d.*  interrupted: ", project.call("show", left).stdout, re.MULTILINE)
+
+
+def test_a_command_of_another_name_is_told(project: Project) -> None:
+    done = project.call("stop", "latest")
+    assert done.returncode == 2
+    assert "No such command 'stop'. Did you mean 'cancel'?" in done.stderr
+    assert "No such command 'nix'" in project.call("nix").stderr
+
+
+def test_a_file_that_never_was_a_database_is_told_as_such(project: Project) -> None:
+    (project.folder / "diary.db").write_text("hello\n" * 1000)
+    done = project.call("list")
+    assert done.returncode == 2
+    assert "the file is no database; see that it is the right one, and if it was one, restore a backup" in done.stderr
 
 
 def test_looking_makes_no_database(project: Project) -> None:

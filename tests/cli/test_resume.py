@@ -45,8 +45,8 @@ def test_after_kill_9_run_names_what_is_unfinished_and_resume_goes_on(on_both: P
     assert (other.returncode, other.stdout) == (0, "x\n")
     told = other.stderr.splitlines()
     assert re.fullmatch(r"2 executions are unfinished from earlier; `dagbok resume( -d \S+)?` goes on:", told[0])
-    assert re.fullmatch(rf"  {second}  running  \d+ s ago  The second", told[1])
-    assert re.fullmatch(rf"  {first}  running  \d+ s ago  The first", told[2])
+    assert re.fullmatch(rf"  {second}  interrupted  \d+ s ago  The second", told[1])
+    assert re.fullmatch(rf"  {first}  interrupted  \d+ s ago  The first", told[2])
     assert _shown(project, first)["status"] == "running", "run recovers nothing"
     project.open("a", "b")
     done = project.run("resume")
@@ -314,7 +314,8 @@ def test_beside_another_engine_a_pause_is_lifted_and_nothing_is_run_twice(projec
     refused = project.call("resume", id)
     kill(process)
     assert refused.returncode == 2
-    assert f"in use by process {process.pid}" in refused.stderr
+    assert refused.stderr.startswith(f"dagbok: process {process.pid} (dagbok run) works on {id} already; `")
+    assert f" show {id}" in refused.stderr
 
 
 def test_of_many_unfinished_executions_the_newest_are_named_and_the_rest_counted(project: Project) -> None:

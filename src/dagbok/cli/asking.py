@@ -26,6 +26,8 @@ from dagbok.settings import Settings
 
 #: How long an engine is waited for that should apply a command; it looks four times a second.
 PATIENCE_S: Final = 10.0
+#: Of the name of who asks, as over HTTP.
+MAX_BY_CHARS: Final = 200
 #: Between two looks.
 _LOOK_S: Final = 0.1
 
@@ -90,6 +92,8 @@ def who_asks(by: str | None) -> str | None:
     try:
         by = by or getpass.getuser()
         values.check(by)
+        if len(by) > MAX_BY_CHARS:
+            raise BadInput(f"--by has {len(by):,} characters; at most {MAX_BY_CHARS} are kept.")
     except (OSError, KeyError, ImportError):  # a container without a user; the kind depends on the version of Python
         return None
     except NotJson as exc:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from dagbok import wire
 from dagbok.cli.terminal import line
 from dagbok.cli.words import shown_error, span
+from dagbok.domain.states import AttemptOutcome
 
 #: By task id, in order, as `Diary.details` brings them: the latest of each step.
 Tries = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -24,6 +25,8 @@ def attempts_of(step: wire.SubStep, tries: Tries) -> Iterator[tuple[str, str, st
         yield "", "", f"{earlier:,} earlier attempt{'' if earlier == 1 else 's'}"
     for row in shown:
         took = "" if row["started_at"] is None else span(max(0, row["completed_at"] - row["started_at"]))
+        if took and row["outcome"] == AttemptOutcome.INTERRUPTED:
+            took = f"at most {took}"  # its process died at some time before that was seen
         yield f"attempt {row['number']}", took, line(f"{row['outcome']}: {_error(row)}", 300)
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from dagbok.cli.terminal import clean, line, note
 from dagbok.errors import DatabaseInUse
-from dagbok.outside import find_owner
+from dagbok.outside import Owner, find_owner
 from dagbok.settings import Settings
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -40,6 +40,14 @@ def owner_words(owner: Mapping[str, Any]) -> str:
     pid = f"process {owner['pid']}" if "pid" in owner else "another process"
     elsewhere = f" on {line(owner['host'], 60)}" if owner.get("host") not in (None, socket.gethostname()) else ""
     return clean(f"{pid}{elsewhere} ({line(str(owner.get('command', 'unknown')), 60)})")
+
+
+def works_on(owner: Owner | None, worker: str | None) -> bool:
+    """Return whether the engine that has the database works on an execution whose row names `worker`, or will."""
+    if owner is None:
+        return False
+    named = (worker or "").rsplit(":", 2)  # command, pid, and a name of its own
+    return len(named) < 3 or "pid" not in owner or named[1] == str(owner["pid"])
 
 
 def told_of_flags(flags: Mapping[str, Any]) -> None:

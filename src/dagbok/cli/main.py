@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from dagbok import __version__
 from dagbok.cli.terminal import clean, note, out, prepare
@@ -36,9 +37,39 @@ Exit codes of run and resume: 0 completed, 1 failed, 3 partial, 4 waiting for a 
 5 cancelled, 2 it could not be run, 6 the server that runs it went away, 128 + the number of
 the signal that interrupted it (130: Ctrl-C)."""
 
+#: What people type for the commands that there are.
+_MEANT: Final = {
+    "stop": "cancel",
+    "kill": "cancel",
+    "abort": "cancel",
+    "start": "run",
+    "submit": "run",
+    "ls": "list",
+    "status": "show",
+    "get": "show",
+    "logs": "show",
+    "continue": "resume",
+    "check": "validate",
+}
+
+
+class _Commands(TyperGroup):
+    """The commands, which know what others are called elsewhere."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in _MEANT and args[0] not in self.commands:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {_MEANT[args[0]]!r}?")
+        return super().resolve_command(ctx, args)
+
+
 # Help without markup: the same on a terminal and in a pipe, and nothing but text to load.
 app = typer.Typer(
-    help=_HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=_Commands,
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 db = typer.Typer(help="The tables of the database.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(db, name="db")
@@ -180,7 +211,9 @@ def serve(
 def list_(
     limit: Annotated[int, typer.Option(help="At most so many, 1 to 100.")] = 20,
     offset: Annotated[int, typer.Option(help="Leave out so many of the newest.")] = 0,
-    status: Annotated[str | None, typer.Option(help="Only those in this state, such as failed.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only those in this state: failed, waiting, paused, interrupted, ...")
+    ] = None,
     json: Json = False,
     database: Database = None,
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import TextIO
 
 import orjson
@@ -19,11 +20,13 @@ from dagbok import wire
 from dagbok.cli.attempts import NO_TRIES, Tries, attempts_of
 from dagbok.cli.terminal import clean, clean_json, is_terminal, line, out
 from dagbok.cli.words import REASONS, SIGNS, aligned, clock, counted, left, shown_error, shown_id, shown_tool, span
+from dagbok.domain.states import ExecutionStatus
 
 #: A longer result is shown as it is: laying out Markdown takes its time.
 MARKDOWN_CHARS = 200_000
 _IN_WORDS = {
-    "pending": "not started", "running": "unfinished", "waiting": "waiting for a person", "paused": "paused"
+    "pending": "not started", "running": "unfinished", "waiting": "waiting for a person", "paused": "paused",
+    "interrupted": "interrupted",
 }  # fmt: skip
 #: Steps that the summary of a run lists; `dagbok show` lists all.
 SUMMARY_STEPS = 40
@@ -52,9 +55,24 @@ def print_result(text: str) -> None:
     screen.print(Markdown(_fenced(text), hyperlinks=False, code_theme="ansi_dark"))
 
 
-def state(execution: wire.ExecutionSummary) -> str:
-    """Return the status of an execution; `paused` for one that somebody paused, whatever else it waits for."""
-    return "paused" if execution.paused_at is not None and execution.completed_at is None else str(execution.status)
+def state(execution: wire.ExecutionSummary, *, alive: bool = True) -> str:
+    """Return the status of an execution; `paused` for one that somebody paused, whatever else it waits for.
+
+    `interrupted` if it should go on by itself and nobody works on it: whoever did is not `alive`.
+    """
+    if execution.paused_at is not None and execution.completed_at is None:
+        return "paused"
+    left_behind = not alive and execution.status in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
+    return "interrupted" if left_behind else str(execution.status)
+
+
+def took(execution: wire.ExecutionSummary, *, alive: bool) -> str:
+    """Return how long an execution took, or has been running; empty for one that rests, which may take any time."""
+    if execution.completed_at is not None:
+        return span(execution.duration_ms)
+    if state(execution, alive=alive) == "running" and execution.started_at is not None:
+        return span(max(0.0, (datetime.now(UTC) - execution.started_at).total_seconds() * 1000))
+    return ""
 
 
 def steps_table(steps: Iterable[wire.SubStep], tries: Tries = NO_TRIES) -> Table:
@@ -96,14 +114,23 @@ def notable(steps: Sequence[wire.SubStep]) -> tuple[list[wire.SubStep], int]:
     return shown, len(steps) - len(shown)
 
 
-def headline(execution: wire.ExecutionSummary) -> str:
-    """Return how it went in one line: status, time, counts, what it cost."""
-    parts = [_IN_WORDS.get(state(execution), f"{execution.status} in {span(execution.duration_ms)}")]
+def headline(execution: wire.ExecutionSummary, *, alive: bool | None = None) -> str:
+    """Return how it went in one line: status, time, counts, what it cost.
+
+    `alive` says whether somebody works on it; None: whoever asks has just stopped doing so.
+    """
+    now = state(execution, alive=alive is not False)
+    since = took(execution, alive=alive is True)
+    if now == "running" and alive and since:
+        parts = [f"running for {since}"]
+    else:
+        parts = [_IN_WORDS.get(now, f"{execution.status} in {span(execution.duration_ms)}")]
     parts.append(f"{execution.completed_tasks:,} of {counted(execution.total_tasks, 'sub-task')} completed")
     for number, word in (
         (execution.failed_tasks, "failed"),
         (execution.skipped_tasks, "skipped"),
-        (execution.running_tasks, "running"),
+        (execution.running_tasks, "under way" if now == "interrupted" else "running"),
+        (_cancelled(execution), "cancelled"),
     ):
         if number:
             parts.append(f"{number:,} {word}")
@@ -116,14 +143,21 @@ def headline(execution: wire.ExecutionSummary) -> str:
     return ", ".join(parts)
 
 
+def _cancelled(execution: wire.ExecutionSummary) -> int:
+    """Return how many sub-tasks were cancelled: of one that has ended, all that are nothing else."""
+    if execution.completed_at is None:
+        return 0
+    return execution.total_tasks - execution.completed_tasks - execution.failed_tasks - execution.skipped_tasks
+
+
 def short_id(execution_id: str) -> str:
     """Return the start of an id that is enough for `dagbok show`: the millisecond and 12 more bits of a UUIDv7."""
     return execution_id.partition("_")[2][:18] or execution_id
 
 
-def styled(execution: wire.ExecutionSummary, text: str) -> Text:
+def styled(execution: wire.ExecutionSummary, text: str, *, alive: bool = True) -> Text:
     """Return `text` after the sign of the execution's status, in its colour."""
-    sign, style = SIGNS[state(execution)]
+    sign, style = SIGNS[state(execution, alive=alive)]
     return Text(f"{sign} {text}", style=style)
 
 

@@ -17,7 +17,7 @@ from dagbok import wire
 from dagbok.app import Dagbok, Vault
 from dagbok.cli import questions, render, summary, unfinished
 from dagbok.cli.asking import Wish, deliver
-from dagbok.cli.beside import owner_words, server_url, told_of_flags
+from dagbok.cli.beside import owner_words, server_url, told_of_flags, works_on
 from dagbok.cli.exit_codes import EXIT_CODES, SERVER_AWAY, UNUSABLE, of_several
 from dagbok.cli.log import show_log
 from dagbok.cli.progress import of_execution
@@ -83,7 +83,11 @@ def _one(asked: Asked, which: str) -> int:
         paused = row["paused_at"] is not None
         _watch(asked, diary, execution_id)  # before anything changes: all that does is news
         url = server_url(settings)
-        if paused and (owner := find_owner(settings)) is not None:
+        owner = find_owner(settings)
+        if not paused and owner is not None and url is None and row["owner"] and works_on(owner, row["owner"]):
+            show = summary.command(settings, "show", execution_id)
+            raise Conflict(f"{owner_words(owner)} works on {execution_id} already; `{show}` tells how far it is.")
+        if paused and owner is not None:
             if not deliver(commander, settings, Wish(execution_id, "resume", asked.by)):
                 return 0
             if url is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -13,11 +13,14 @@ from rich.text import Text
 from dagbok import wire
 from dagbok.cli import render, summary
 from dagbok.cli.attempts import Tries
+from dagbok.cli.beside import works_on
 from dagbok.cli.questions import asks
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
-from dagbok.cli.words import SIGNS, ago, aligned, left, local, shown_error, shown_id, span
+from dagbok.cli.words import SIGNS, ago, aligned, left, local, shown_error, shown_id
+from dagbok.domain.records import Page
+from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import BadInput, NotFound
-from dagbok.outside import open_diary
+from dagbok.outside import Owner, find_owner, open_diary
 from dagbok.service import Diary
 from dagbok.settings import Settings
 
@@ -27,20 +30,26 @@ _ID_CHARS: Final = 36
 _NAMES_CHARS: Final = 6
 _PAGE: Final = 100
 _EVENTS: Final = 1000  # read at a time
+#: States that are not those of rows: who runs it, and whether somebody paused it, make them.
+_SEEN: Final = ("paused", "interrupted")
 
 
 def list_executions(*, limit: int, offset: int, status: str | None, json: bool, settings: Settings) -> int:
     """Show executions, newest first; return the exit code."""
     with open_diary(settings) as diary:
-        data = wire.executions_json(diary.list_executions(limit=limit, offset=offset, status=status))
+        owner = find_owner(settings)
+        rows = _page(diary, owner, limit=limit, offset=offset, status=status)
+    data = wire.executions_json(rows)
     if json:
         render.print_json(data)
         return 0
     page = wire.ExecutionList.read(data)
+    alive = [works_on(owner, row["owner"]) for row in rows.items]
+    listed = list(zip(page.executions, alive, strict=True))
     if is_terminal(sys.stdout):
-        render.console(sys.stdout).print(_list_table(page.executions))
+        render.console(sys.stdout).print(_list_table(listed))
     else:
-        for row in aligned([_list_row(execution) for execution in page.executions]):
+        for row in aligned([_list_row(*each) for each in listed]):
             out(row)
     left = page.pagination.total - offset - len(page.executions)
     if not page.executions:
@@ -55,6 +64,7 @@ def show(which: str, *, json: bool, events: bool, settings: Settings) -> int:
     with open_diary(settings) as diary:
         execution_id = find(diary, which)
         stopped = summary.load(diary, execution_id)
+        alive = works_on(find_owner(settings), stopped.worker)
         diary_lines = _all_events(diary, execution_id) if events else []
     if json:
         data = stopped.json
@@ -63,7 +73,7 @@ def show(which: str, *, json: bool, events: bool, settings: Settings) -> int:
         render.print_json(data)
         return 0
     execution = stopped.execution
-    (_show_on_terminal if is_terminal(sys.stdout) else _show_plain)(execution, stopped.tries)
+    (_show_on_terminal if is_terminal(sys.stdout) else _show_plain)(execution, stopped.tries, alive)
     for words in [*asks(stopped.questions, indent=""), *summary.how_to_answer(stopped, settings)]:
         out(words)
     if events:
@@ -119,14 +129,40 @@ def find(diary: Diary, which: str, *, to: str = "") -> str:
 # -- the list ---------------------------------------------------------------------------------------------------------
 
 
-def _list_row(execution: wire.ExecutionSummary) -> list[str]:
+def _page(diary: Diary, owner: Owner | None, *, limit: int, offset: int, status: str | None) -> Page:
+    """Return a page of executions as they are shown: rows know neither `paused` nor `interrupted`."""
+    words = [*ExecutionStatus, *_SEEN]
+    if status is not None and status not in words:
+        raise BadInput(f"--status is {status!r}; it is one of {', '.join(words)}.")
+    if status not in _SEEN:
+        return diary.list_executions(limit=limit, offset=offset, status=status)
+    diary.list_executions(limit=limit, offset=offset)  # which judges the figures
+    found = [row for row in _unfinished(diary) if _seen(row, owner) == status]
+    found.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
+    return Page(found[offset : offset + limit], len(found), limit, offset)
+
+
+def _unfinished(diary: Diary) -> Iterator[Mapping[str, Any]]:
+    for status in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.WAITING):
+        offset = 0
+        while items := diary.list_executions(limit=_PAGE, offset=offset, status=status).items:
+            yield from items
+            offset += _PAGE
+
+
+def _seen(row: Mapping[str, Any], owner: Owner | None) -> str:
+    summary = wire.ExecutionSummary.read(wire.execution_json(row))
+    return render.state(summary, alive=works_on(owner, row["owner"]))
+
+
+def _list_row(execution: wire.ExecutionSummary, alive: bool) -> list[str]:
     done = f"{execution.completed_tasks}/{execution.total_tasks}"
     created = wire.iso(round(execution.created_at.timestamp() * 1000))
-    took = span(execution.duration_ms)
-    return [execution.id, render.state(execution), done, took, created, line(execution.title, 120)]
+    took = render.took(execution, alive=alive) or "-"
+    return [execution.id, render.state(execution, alive=alive), done, took, created, line(execution.title, 120)]
 
 
-def _list_table(executions: Sequence[wire.ExecutionSummary]) -> Table:
+def _list_table(executions: Sequence[tuple[wire.ExecutionSummary, bool]]) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="bright_black", expand=True)
     table.add_column("", width=1)
     table.add_column("id", no_wrap=True)
@@ -134,8 +170,8 @@ def _list_table(executions: Sequence[wire.ExecutionSummary]) -> Table:
     table.add_column("done", no_wrap=True, justify="right")
     table.add_column("took", no_wrap=True, justify="right")
     table.add_column("created", no_wrap=True, justify="right", style="bright_black")
-    for execution in executions:
-        sign, style = SIGNS[render.state(execution)]
+    for execution, alive in executions:
+        sign, style = SIGNS[render.state(execution, alive=alive)]
         done = Text(f"{execution.completed_tasks:,}/{execution.total_tasks:,}")
         if execution.failed_tasks:
             done.append(f" ✗{execution.failed_tasks:,}", style="red")
@@ -144,7 +180,7 @@ def _list_table(executions: Sequence[wire.ExecutionSummary]) -> Table:
             Text(render.short_id(execution.id)),
             Text(line(execution.title)),
             done,
-            span(execution.duration_ms),
+            render.took(execution, alive=alive),
             ago(execution.created_at),
         )
     return table
@@ -153,10 +189,10 @@ def _list_table(executions: Sequence[wire.ExecutionSummary]) -> Table:
 # -- one execution ----------------------------------------------------------------------------------------------------
 
 
-def _facts(execution: wire.Execution) -> list[list[str]]:
+def _facts(execution: wire.Execution, alive: bool) -> list[list[str]]:
     facts = [
         ["id", execution.id],
-        ["status", render.headline(execution)],
+        ["status", render.headline(execution, alive=alive)],
         ["request", line(execution.original_request, 500)],
         ["created", f"{local(execution.created_at)} ({ago(execution.created_at)})"],
     ]
@@ -181,22 +217,22 @@ def _times(execution: wire.Execution) -> list[list[str]]:
     return facts
 
 
-def _show_on_terminal(execution: wire.Execution, tries: Tries) -> None:
+def _show_on_terminal(execution: wire.Execution, tries: Tries, alive: bool) -> None:
     screen = render.console(sys.stdout)
-    screen.print(render.styled(execution, line(execution.title)))
+    screen.print(render.styled(execution, line(execution.title), alive=alive))
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bright_black", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _facts(execution):
+    for name, value in _facts(execution, alive):
         table.add_row(name, Text(value))
     screen.print(table)
     screen.print()
     screen.print(render.steps_table(execution.sub_steps, tries))
 
 
-def _show_plain(execution: wire.Execution, tries: Tries) -> None:
+def _show_plain(execution: wire.Execution, tries: Tries, alive: bool) -> None:
     out(line(execution.title))
-    for row in aligned(_facts(execution)):
+    for row in aligned(_facts(execution, alive)):
         out(row)
     out()
     for row in render.steps_lines(execution.sub_steps, tries):

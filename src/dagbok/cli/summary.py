@@ -35,6 +35,7 @@ class Stopped:
     json: bytes
     questions: Questions
     tries: Tries  # that did not end well, by task id
+    worker: str | None  # the engine that works on it, or did
 
     @cached_property
     def execution(self) -> wire.Execution:
@@ -46,7 +47,8 @@ def load(diary: Diary, execution_id: str) -> Stopped:
     """Return an execution with all results whole. Raises NotFound."""
     row, steps = diary.details(execution_id, whole=True)
     asked = questions.load(diary, execution_id) if row["status"] == ExecutionStatus.WAITING else []
-    return Stopped(wire.execution_json(row, steps), asked, {step["task_id"]: step["attempts"] for step in steps})
+    tries = {step["task_id"]: step["attempts"] for step in steps}
+    return Stopped(wire.execution_json(row, steps), asked, tries, row["owner"])
 
 
 def brief(diary: Diary, execution_id: str) -> wire.ExecutionSummary:

@@ -108,4 +108,4 @@ def _are(number: int) -> str:
 
 def _cells(execution: wire.ExecutionSummary) -> list[str]:
     id = render.short_id(execution.id) if is_terminal(sys.stderr) else execution.id
-    return [id, render.state(execution), ago(execution.created_at), line(execution.title, 60)]
+    return [id, render.state(execution, alive=False), ago(execution.created_at), line(execution.title, 60)]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from dagbok.cli.terminal import line
 from dagbok.domain.ids import SYNTHESIS
 
-#: Sign and Rich style of each status, of executions and sub-steps alike; a paused execution is seen to be one.
+#: Sign and Rich style of each status, of executions and sub-steps alike; what a row alone does not say is seen, too.
 SIGNS = {
     "completed": ("✓", "green"),
     "failed": ("✗", "red"),
@@ -19,6 +19,7 @@ SIGNS = {
     "running": ("▶", "cyan"),
     "pending": ("·", "bright_black"),
     "paused": ("‖", "yellow"),
+    "interrupted": ("!", "yellow"),
 }
 
 REASONS = {

@@ -31,7 +31,7 @@ _SQLITE: Final = {
     sqlite3.SQLITE_FULL: "free some space on its disk",
     sqlite3.SQLITE_CANTOPEN: "see that the file is there, and that this user may write it and its folder",
     sqlite3.SQLITE_PROTOCOL: "",
-    sqlite3.SQLITE_NOTADB: "the file is no database any more; stop, and restore a backup",
+    sqlite3.SQLITE_NOTADB: "the file is no database; see that it is the right one, and if it was one, restore a backup",
 }
 
 _ROOM_BYTES: Final = 65_536  # more than SQLite needs to begin to write
