@@ -201,7 +201,7 @@ class Project:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            preexec_fn=_own_terminal if press else None,  # Ctrl-C is for the terminal's own session
+            preexec_fn=own_terminal if press else None,  # Ctrl-C is for the terminal's own session
         )
         os.close(theirs)
         seen = bytearray()
@@ -264,7 +264,8 @@ def id_in(text: str) -> str:
     return found[0]
 
 
-def _own_terminal() -> None:
+def own_terminal() -> None:
+    """Make standard input the terminal of a session of its own: called in the new process."""
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 

@@ -61,7 +61,8 @@ def test_another_process_that_runs_it_applies_both(on_both: Project) -> None:
     assert told[0] == f"{id} is cancelled; 1 of 3 sub-tasks had completed."
     assert told[1].startswith("  2 charge was cut off: nobody knows whether it happened")
     assert process.wait(60) == 5
-    assert re.search(r"^cancelled in \S+ \S+, 1 of 3 sub-tasks completed, 2 cancelled$", process.communicate()[1], re.M)
+    headline = r"^cancelled in \S+ \S+, 1 of 3 sub-tasks completed, 2 cancelled$"
+    assert re.search(headline, process.communicate()[1], re.MULTILINE)
 
 
 def test_a_server_applies_both(project: Project) -> None:

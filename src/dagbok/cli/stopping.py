@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from dagbok.cli.terminal import is_terminal, note
+from dagbok.cli.terminal import is_terminal, note, silence
 
 T = TypeVar("T")
 
@@ -49,9 +49,13 @@ async def _heeding(work: Coroutine[Any, Any, T], heard: list[int], last_words: C
     assert task is not None
     before = {number: handler for number in _NUMBERS if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
     again = threading.Event()
+    screens = [sys.stderr] if sys.stderr.isatty() else []
 
     def hear(number: int) -> None:
         heard.append(number)
+        if number == signal.SIGHUP:
+            for screen in screens:  # it is gone, and what draws there would fail
+                silence(screen)
         # An exception would do only where nothing catches it to clean up, which may take long; so a thread ends it all.
         threading.Thread(target=_end_at, args=(again, 128 + number, last_words), daemon=True).start()
         for each in before:  # also where something keeps the loop from hearing it

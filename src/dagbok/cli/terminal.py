@@ -72,9 +72,9 @@ def out(text: str = "", *, end: str = "\n") -> None:
         sys.stdout.write(text + end)
         sys.stdout.flush()
     except BrokenPipeError:
-        _silence(sys.stdout)
+        silence(sys.stdout)
     except OSError as exc:
-        _silence(sys.stdout)
+        silence(sys.stdout)
         raise DagbokError(f"The output cannot be written: {exc.strerror}.") from exc
 
 
@@ -84,7 +84,7 @@ def note(text: str = "", *, end: str = "\n") -> None:
         sys.stderr.write(_redact(text) + end)
         sys.stderr.flush()
     except OSError:
-        _silence(sys.stderr)
+        silence(sys.stderr)
 
 
 def prepare() -> None:
@@ -128,7 +128,8 @@ def _copy_lines(read_end: int) -> None:
             note(clean(text.rstrip("\n")))
 
 
-def _silence(stream: TextIO) -> None:
+def silence(stream: TextIO) -> None:
+    """Let all that is written to a stream from now on be lost: nobody has its other end."""
     # What is still buffered would be written, and fail, once more when the process ends.
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
