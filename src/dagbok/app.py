@@ -333,6 +333,17 @@ class Dagbok:
         await self._asked(self.service.resume(execution_id, by=by), execution_id)
         return await self.get(execution_id)
 
+    async def retry(
+        self, execution_id: str, *, steps: Sequence[str] | None = None, by: str | None = None
+    ) -> wire.Execution:
+        """Let what failed or was cancelled run again, with what that skipped, and return it as it stands then.
+
+        `wait` returns once it has ended again. Completed steps are kept; see `Service.retry`. Raises as `cancel`, and
+        BadInput where `steps` names what cannot run again.
+        """
+        await self._asked(self.service.retry(execution_id, steps=steps, by=by), execution_id)
+        return await self.get(execution_id)
+
     async def _asked(self, asking: Awaitable[int | None], execution_id: str) -> None:
         """Ask something of an execution, and return once that is applied and durable, or `APPLY_PATIENCE_S` is over."""
         applied: set[int | None] = {None}  # nothing was left to ask

@@ -24,6 +24,7 @@ from dagbok.domain.execution import Execution
 from dagbok.domain.ids import DagId, Epoch, ExecutionId, TaskId
 from dagbok.domain.plan import HUMAN, LONGEST_S, Plan, SubTask
 from dagbok.domain.records import NewExecution, Page
+from dagbok.domain.rerun import LOST, RETRYABLE
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus, StepStatus
 from dagbok.domain.validate import Limits, Problem, check, literals, read
@@ -184,18 +185,39 @@ class Diary:
         return rows
 
     def judge(self, execution_id: str, kind: str) -> bool:
-        """Return whether a command (`cancel`, `pause`, `resume`) still has something to say to an execution.
+        """Return whether a command (`cancel`, `pause`, `resume`, `retry`) still has something to say to an execution.
 
         Raises:
-            NotFound, Conflict: No such execution; it has ended, which the command cannot change.
+            NotFound, Conflict: No such execution; it has ended, which the command cannot change, or, for `retry`, has
+                not, or has completed.
         """
         status = self.execution(execution_id)["status"]
+        if kind == "retry":
+            if status not in RETRYABLE:
+                can = "what failed, is partial or was cancelled can be retried"
+                raise Conflict(f"Execution {execution_id} is {status}; {can}.", execution_id=execution_id)
+            return True
         if kind == "cancel" and status == ExecutionStatus.CANCELLED:
             return False
         if status in EXECUTION_ENDED:
             message = f"Execution {execution_id} is {status} already; nothing is left to {kind}."
             raise Conflict(message, execution_id=execution_id)
         return True  # also where it seems to be so already: an earlier command may be on its way
+
+    def check_lost(self, execution_id: str, named: Sequence[str]) -> None:
+        """Return if each of these sub-tasks can run again. Raises NotFound, BadInput (with a pointer)."""
+        if not named:
+            return
+        rows = {row["task_id"]: row for row in self.sub_steps(execution_id, inline_bytes=0)}
+        for position, task_id in enumerate(named):
+            row = rows.get(task_id)
+            if row is None or row["status"] not in LOST:
+                state = "not in it" if row is None else f"{row['status']}; only what failed or was cancelled runs again"
+                raise BadInput(f"The sub-task {task_id!r} is {state}.", pointer=f"/steps/{position}")
+            for parent in values.decode(row["dependencies"]):
+                if parent not in named and rows[parent]["status"] in LOST:
+                    why = f"depends on {parent!r}, which is {rows[parent]['status']}; name it as well"
+                    raise BadInput(f"The sub-task {task_id!r} {why}.", pointer=f"/steps/{position}")
 
     def unfinished(self) -> Sequence[Row]:
         """Return what has not ended: id, status, title, created_at."""
@@ -347,14 +369,37 @@ class Service(Diary):
         """
         return await self._command(execution_id, "resume", by)
 
-    async def _command(self, execution_id: str, kind: str, by: str | None) -> int | None:
+    async def retry(
+        self, execution_id: str, *, steps: Sequence[str] | None = None, by: str | None = None
+    ) -> int | None:
+        """Let what failed or was cancelled run again, with what it skipped, and the synthesis; see `Execution.retry`.
+
+        Completed steps are kept. Returns as `cancel`.
+
+        Args:
+            execution_id: The execution.
+            steps: Of these sub-tasks alone.
+            by: Who asks.
+
+        Raises:
+            NotFound, Conflict: No such execution; it has not ended, or has completed.
+            BadInput: `steps` names what cannot run again; nothing was changed.
+        """
+        named = None if steps is None else [str(step) for step in steps]
+        if named is not None:
+            await asyncio.to_thread(self.check_lost, execution_id, named)
+        return await self._command(execution_id, "retry", by, {} if named is None else {"steps": named})
+
+    async def _command(
+        self, execution_id: str, kind: str, by: str | None, data: Mapping[str, Json] | None = None
+    ) -> int | None:
         values.check(by)
         by = self.redactor.value(by)
         if not await asyncio.to_thread(self.judge, execution_id, kind):
             return None
         await self._ensure_available()
         number = await self._journal.write_command(
-            ExecutionId(execution_id), kind, {}, by, at_ms=self._worker.clock.now_ms()
+            ExecutionId(execution_id), kind, data or {}, by, at_ms=self._worker.clock.now_ms()
         )
         await self._let_hear()
         return number

@@ -16,7 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from dagbok.domain.plan import LONGEST_S, Plan
+from dagbok.domain.plan import LONGEST_S, Id, Plan
 from dagbok.domain.records import Page
 from dagbok.domain.retry import RetryObject
 from dagbok.domain.states import AttemptOutcome, Effect, ExecutionStatus, StepStatus
@@ -273,6 +273,28 @@ class CommandRequest(Shape):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
     by: Annotated[str, Field(max_length=200, description="Who asks; the diary keeps it")] | None = None
+
+
+class RetryRequest(CommandRequest):
+    """What may be said with a retry."""
+
+    steps: Annotated[
+        list[Id],
+        Field(
+            min_length=1, max_length=10_000,
+            description="Of these sub-tasks alone, each failed or cancelled; what they skipped follows. Absent: all",
+        ),
+    ] | None = None  # fmt: skip
+
+
+class ResumeResponse(Shape):
+    """An execution that goes on, durably: one that ended runs its lost part again."""
+
+    status: Literal["resumed"] = "resumed"
+    execution_id: str
+    dag_id: str
+    retry_count: int
+    message: str
 
 
 class CommandResponse(Shape):

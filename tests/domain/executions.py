@@ -136,13 +136,14 @@ class Store:
         assert changes.epoch == self.epoch, "an older owner writes"
         assert changes.seq_before == self.seq, "a commit is lost or written twice"
         assert [event.seq for event in changes.events] == list(range(changes.seq_before + 1, changes.seq_after + 1))
-        assert not (self.ended and changes.events), "the diary goes on after the end"
+        retried = any(event.type == EventType.EXECUTION_RETRIED for event in changes.events)
+        assert retried or not (self.ended and changes.events), "the diary goes on after the end"
         before = ExecutionStatus(self.header.status)
         after = ExecutionStatus(changes.header.status)
         assert after is before or _reachable(EXECUTION_MOVES, before, after), f"{before} -> {after}"
         assert len({row.task_id for row in changes.steps}) == len(changes.steps), "a row twice in one commit"
         for row in changes.steps:
-            _judge_row(self.rows[row.task_id], row)
+            _judge_row(self.rows[row.task_id], row, retried=retried)
             self.rows[row.task_id] = row
         for attempt in changes.attempts:
             key = (attempt.task_id, attempt.number)
@@ -188,13 +189,18 @@ class Store:
         words = [event.type for event in self.events]
         assert words.count("execution.started") == (self.header.started_at is not None)
         ends = [at for at, word in enumerate(words) if word in {f"execution.{status}" for status in EXECUTION_ENDED}]
-        assert ends == ([len(words) - 1] if self.ended else []), "the end is said once, as the last word"
+        retries = [at - 1 for at, word in enumerate(words) if word == "execution.retried"]
+        last_word = [len(words) - 1] if self.ended else []
+        assert ends == retries + last_word, "an end is said once, and nothing follows but a retry"
+        assert self.header.retry_count == len(retries)
 
     def load(self, *, parked: tuple[int, int] | None = None) -> StoredExecution:
         """What the next owner reads; it gets the next epoch."""
         self.epoch = Epoch(self.epoch + 1)
-        interruptions = Counter(row.task_id for row in self.attempts.values() if row.outcome == "interrupted")
-        failures = Counter(row.task_id for row in self.attempts.values() if row.outcome in ("failed", "timeout"))
+        since = self.header.last_retry_at or 0
+        tries = [row for row in self.attempts.values() if (row.started_at or 0) >= since]
+        interruptions = Counter(row.task_id for row in tries if row.outcome == "interrupted")
+        failures = Counter(row.task_id for row in tries if row.outcome in ("failed", "timeout"))
         return StoredExecution(
             id=ID,
             dag_id=DagId("dag_test"),
@@ -216,10 +222,11 @@ class Store:
         return restore(self.load(parked=parked), Plan.model_validate(self.plan.document()))
 
 
-def _judge_row(before: StepRow, after: StepRow) -> None:
-    """What the database checks of a row, and that nothing that ended changes."""
+def _judge_row(before: StepRow, after: StepRow, *, retried: bool) -> None:
+    """What the database checks of a row, and that nothing that ended changes, but for what a retry runs again."""
     was, now = StepStatus(before.status), StepStatus(after.status)
-    if was in ENDED:
+    done = (was is StepStatus.COMPLETED and before.task_id != SYNTHESIS) or before.reason == "chosen"
+    if done or (was in ENDED and not retried):
         assert after._replace(updated_at=0) == before._replace(updated_at=0), "a step that ended has changed"
     assert now is was or _reachable(STEP_MOVES, was, now), f"{was} -> {now}"
     assert after.attempt >= before.attempt

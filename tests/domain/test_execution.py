@@ -469,7 +469,7 @@ def test_cancelling_ends_everything_and_keeps_what_completed() -> None:
         **dict.fromkeys(["b", "q", "t", "c", SYNTHESIS], "cancelled:cancelled"),
     }
     assert played.store.questions[TaskId("q"), 1].closed_at is not None
-    assert list(played.store.attempts) == [("b", 1)]
+    assert list(played.store.attempts) == [("b", 1), ("t", 1)]
     with pytest.raises(Conflict):
         played.cancel()
     assert not played.execution.changed

@@ -262,6 +262,43 @@ class Owner:
             self._judge_ready(ready)
             self.available = ready
 
+    @property
+    def can_be_retried(self) -> bool:
+        return self.in_flight is None and self.store.ended and self.store.header.status != "completed"
+
+    def retry(self) -> None:
+        """As another owner, which reads the rows: let what was lost run again, or a part of it."""
+        self.execution = self.store.restored()
+        self._drop()
+        self.available = []
+        self.snapshot = self._statuses()
+        before = {step.task.id: step.row(0) for step in self.execution.steps}
+        lost = [id for id, row in before.items() if row.status in ("failed", "cancelled") and id != SYNTHESIS]
+        some = lost and self.store.header.status != "cancelled" and self.choose([True, False])
+        only = [id for id in lost if self.choose([True, False])] if some else None
+        self.execution.take_over(self.now_ms)
+        try:
+            self.execution.retry(self.now_ms, only=only)
+        except Conflict:
+            assert only is not None, "what was lost cannot be retried"
+            assert not self.execution.changed
+            return
+        self.snapshot = self._statuses()  # several moves of each step at once
+        for step in self.execution.steps:
+            id, was = step.task.id, before[step.task.id]
+            if step.row(0) == was:
+                assert was.status == "completed" or was.reason == "chosen" or only is not None
+                continue
+            assert was.status in ("failed", "cancelled") or was.reason == "dependency_failed" or id == SYNTHESIS
+            assert step.attempt == was.attempt
+            self.retried[id] += 1  # somebody said so
+            if step.status is StepStatus.WAITING:
+                assert only is None
+                self.interrupted.add(id)
+            else:
+                assert step.effect is not Effect.ONCE or was.error_code != "crash_loop" or only is not None
+                self.interrupted.discard(id)
+
     # -- what holds ----------------------------------------------------------------------------------------------------
 
     def judge(self) -> None:
@@ -348,9 +385,9 @@ class Owner:
         )
         total = values.decode(store.header.total_usage or "{}").get("tokens", 0)
         assert total == billed == self.charged
-        for word in ("completed", "failed", "skipped", "cancelled"):
-            told = {event.task_id for event in store.events if event.type == f"substep.{word}"}
-            assert told == {id for id, row in store.rows.items() if row.status == word}
+        ends = {f"substep.{word}": word for word in ("completed", "failed", "skipped", "cancelled")}
+        told = {event.task_id: ends[event.type] for event in store.events if event.type in ends}  # the last of each
+        assert told == {id: row.status for id, row in store.rows.items()}
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -403,7 +440,9 @@ def test_any_walk_keeps_every_promise(document: dict[str, Any], seed: int) -> No
     owner.judge()
     for _ in range(random.randint(0, 120)):
         if owner.store.ended and not owner.execution.changed and owner.in_flight is None:
-            break
+            if not owner.can_be_retried or random.random() < 0.4:
+                break
+            owner.play(owner.retry)
         moves = owner.moves()
         if not moves or (random.random() < 0.08 and not owner.store.ended):
             moves = owner.rare_moves()

@@ -47,6 +47,7 @@ class World:
         self.runner = asyncio.Runner()
         self.database = Database.open(url)
         self.seed = 0
+        self.retries = 0  # how often what was lost is to run again
         self.patience_s = 60.0  # of this test with one life, in real time
         self.begin()
 
@@ -93,7 +94,7 @@ class World:
             id = self.runner.run(self._bounded(self._life(document, id, crash, first=number == 0)))
             if id is None:
                 return None, number + 1
-            self._judge(id, ended_before)
+            self._judge(id, ended_before, last=not crash.crashed)
             if not crash.crashed:
                 return id, number
         raise AssertionError("the last life ended early")
@@ -135,8 +136,14 @@ class World:
         """Answer whatever is asked, truthfully, until it has ended."""
         while True:
             execution = await self.clock.run(dagbok.wait(id))
-            if execution.status in EXECUTION_ENDED or crash.crashed:
+            if crash.crashed:
                 return
+            if execution.status in EXECUTION_ENDED:
+                if execution.status == "completed" or execution.retry_count >= self.retries:
+                    return
+                await self.clock.advance(1)  # attempts of before are told from those after by their time
+                await self._or_dead(self._retry(dagbok, id), crash)
+                continue
             for step in execution.sub_steps:
                 if step.status != "waiting":
                     continue
@@ -153,6 +160,10 @@ class World:
                 except Conflict:  # it is answered already: by the last life, whose command is being applied
                     self.excused[step.task_id] -= leave
 
+    async def _retry(self, dagbok: Dagbok, id: str) -> None:
+        with suppress(Conflict):  # the last life asked for it, and it is being applied
+            await dagbok.retry(id)
+
     async def _or_dead(self, asking: Coroutine[Any, Any, None], crash: CrashingJournal) -> None:
         """Wait for what was asked, but not for a dead engine to do it."""
         asked, dead = asyncio.ensure_future(asking), asyncio.ensure_future(crash.until_crashed())
@@ -163,18 +174,21 @@ class World:
         with suppress(asyncio.CancelledError):
             await asked
 
-    def _judge(self, id: str, ended_before: dict[str, int]) -> None:
+    def _judge(self, id: str, ended_before: dict[str, int], *, last: bool) -> None:
         written = laws.read(self.database, id)[id]
         assert laws.broken(written) == []
+        if last and written.execution["status"] != "completed":
+            assert written.execution["retry_count"] == self.retries
         for task_id, step in written.steps.items():
-            if step["status"] in ENDED:
+            if step["status"] == "completed" or (step["status"] in ENDED and not self.retries):
                 before = ended_before.setdefault(task_id, self.started[task_id])
                 assert self.started[task_id] == before, f"{task_id} had ended, and ran again"
             if step["tool_or_prompt_name"] in EFFECTS and step["status"] == "completed" and step["error_code"] is None:
                 assert json.loads(step["result"]) == {"value": task_id}
             if step["effect"] == "once":
                 assert self.acted[task_id] <= 1, f"{task_id} acted {self.acted[task_id]} times"
-                assert self.started[task_id] <= 1 + self.excused[task_id], f"{task_id} ran without leave"
+                allowed = (1 + self.excused[task_id]) * (1 + self.retries)
+                assert self.started[task_id] <= allowed, f"{task_id} ran without leave"
             self._judge_failures(written, task_id)
         for task_id, params in self.given:
             for parent, given in params.items():
@@ -187,7 +201,11 @@ class World:
         step, tries = written.steps[task_id], self.tries.get(task_id)
         if tries is None or step["effect"] == "once":  # of which a person may allow more
             return
-        outcomes = [row["outcome"] for row in written.attempts if row["task_id"] == task_id]
+        since = written.execution["last_retry_at"] or 0
+        rows = [row for row in written.attempts if row["task_id"] == task_id and row["started_at"] >= since]
+        if step["status"] in ENDED and not rows:
+            return  # it ended before the retry, which kept it
+        outcomes = [row["outcome"] for row in rows]
         failed = sum(outcome in ("failed", "timeout") for outcome in outcomes)
         went_well = step["status"] == "completed" and step["error_code"] is None
         assert failed <= tries - went_well, f"{task_id} has {tries} tries, {failed} failed, and it is {step['status']}"

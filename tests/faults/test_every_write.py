@@ -64,3 +64,21 @@ def test_life_after_life_may_end_early_and_the_last_one_ends_it_right(
     """Also while it takes over what the last one left."""
     world.seed = seed
     world.live(document, [(at + 1 if number == 0 else at, when) for number, (at, when) in enumerate(deaths)])
+
+
+@settings(
+    max_examples=40 if LONG else 3, deadline=None, derandomize=not LONG,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(document=plans(min_tasks=2, max_tasks=5, waits=st.sampled_from([0.5, 30])), seed=st.integers(0, 999))
+def test_what_was_lost_runs_again_once_however_often_it_is_killed(
+    world: World, document: dict[str, Any], seed: int
+) -> None:
+    """Retried twice, with a death at every write before, in and after that; what has completed stays."""
+    world.seed, world.retries = seed, 2
+    for moment in MOMENTS:
+        id, deaths = world.live(document, [moment])
+        assert id is not None or moment == (1, "before"), "what was accepted is lost"
+        if not deaths:
+            return
+    raise AssertionError("it never ends without a death")

@@ -85,8 +85,8 @@ async def read_answer(request: Request) -> tuple[dict[str, Any], str | None]:
     return answer.model_dump(exclude_unset=True, exclude={"by"}), answer.by
 
 
-async def read_command(request: Request) -> str | None:
-    """Return who asks, as far as a request says: it may come without a body, and then needs no Content-Type.
+async def read_command(request: Request, shape: type[S]) -> S:
+    """Return what a request says with a command: it may come without a body, and then needs no Content-Type.
 
     Raises:
         HTTPException: 415, there is a body, which is not JSON by its own words.
@@ -95,9 +95,9 @@ async def read_command(request: Request) -> str | None:
     """
     data = await request.body()
     if not data:
-        return None
+        return shape()
     require_json(request.headers)
-    return _fitting(wire.CommandRequest, data, "The body").by
+    return _fitting(shape, data, "The body")
 
 
 def _fitting(shape: type[S], data: bytes, what: str) -> S:

@@ -55,6 +55,7 @@ COMMANDED: Final = {
     "pause": "The execution is being paused; what runs of it ends by itself.",
     "resume": "The execution goes on.",
 }
+RETRIED_MESSAGE: Final = "What was lost runs again; what has completed is kept."
 ANSWERED_MESSAGE: Final = "The answer is durable; the sub-step goes on."
 
 STARTED: Final = {
@@ -164,6 +165,17 @@ COMMANDS: Final[dict[str, Any]] = {
     "nothing": {"summary": "Nothing more to say; the body may be left out as well", "value": {}},
     "by": {"summary": "Who asks", "value": {"by": "ann"}},
 }
+RETRIES: Final[dict[str, Any]] = {
+    "all": {"summary": "All that was lost; the body may be left out as well", "value": {}},
+    "some": {"summary": "Some of it", "value": {"steps": ["3", "5"], "by": "ann"}},
+}
+RESUMED: Final = {
+    "status": "resumed",
+    "executionId": EXECUTION_ID,
+    "dagId": _DAG_ID,
+    "retryCount": 1,
+    "message": RETRIED_MESSAGE,
+}
 TOOLS: Final = [
     {
         "type": "function",
@@ -257,6 +269,12 @@ COMMAND_PROBLEM: Final = _problem(
 def commanded(name: str) -> dict[str, str]:
     """Return the answer to a command."""
     return {"message": COMMANDED[name], "executionId": EXECUTION_ID}
+
+
+def not_retried_problem(status: str) -> dict[str, Any]:
+    """Return the 409 of a retry."""
+    detail = f"Execution {EXECUTION_ID} is {status}; what failed, is partial or was cancelled can be retried."
+    return _problem(409, "conflict", "Conflict", detail)
 
 
 def ended_problem(name: str) -> dict[str, Any]:

@@ -146,18 +146,15 @@ ANSWER: Final[dict[str, Any]] = {
 }
 
 
+def _command(shape: str, shown: dict[str, Any]) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{shape}"}
+    content = {"application/json": {"schema": schema, "examples": shown}}
+    return {"requestBody": {"required": False, "content": content}}
+
+
 #: The body of a command, which may be left out.
-COMMAND: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": False,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/CommandRequest"},
-                "examples": examples.COMMANDS,
-            }
-        },
-    }
-}
+COMMAND: Final = _command("CommandRequest", examples.COMMANDS)
+RETRY: Final = _command("RetryRequest", examples.RETRIES)
 
 
 def document(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, Any]:
@@ -177,6 +174,7 @@ def document(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, Any]:
             (wire.SubmitRequest, "validation"),
             (wire.AnswerRequest, "validation"),
             (wire.CommandRequest, "validation"),
+            (wire.RetryRequest, "validation"),
             (wire.ProblemDetails, "serialization"),
         ]
         _, schemas = models_json_schema(shapes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type] # a list of these literals is meant

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from dagbok import wire
 from dagbok.api import answers, body, examples, headers, openapi
-from dagbok.api.openapi import ANSWER, COMMAND, SUBMISSION, problems, success
+from dagbok.api.openapi import ANSWER, COMMAND, RETRY, SUBMISSION, problems, success
 from dagbok.api.reads import Reads, Whole
 from dagbok.api.waiting import Waiting
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus
@@ -209,6 +209,7 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
     )
     for name, ask, what in commands:
         _add_command(routes, service, name, ask, what)
+    _add_retry(routes, service)
 
     @routes.post(
         f"{_ONE}/sub-steps/{{task_id}}/input",
@@ -257,7 +258,7 @@ def _add_command(routes: APIRouter, service: Service, name: str, ask: _Ask, what
     async def command(request: Request, execution_id: ExecutionId) -> Response:
         _storable(execution_id, "execution")
         _writable(service)
-        await ask(execution_id, by=await body.read_command(request))
+        await ask(execution_id, by=(await body.read_command(request, wire.CommandRequest)).by)
         answer = wire.CommandResponse(message=message, execution_id=execution_id)
         return answers.json(answer.model_dump_json(by_alias=True).encode(), 202)
 
@@ -278,6 +279,67 @@ def _add_command(routes: APIRouter, service: Service, name: str, ask: _Ask, what
         openapi_extra=COMMAND,
         tags=["executions"],
     )  # fmt: skip
+
+
+def _add_retry(routes: APIRouter, service: Service) -> None:
+    def resumed(row: Row, retry_count: int, message: str) -> Response:
+        answer = wire.ResumeResponse(
+            execution_id=row["id"], dag_id=row["dag_id"], retry_count=retry_count, message=message
+        )
+        return answers.json(answer.model_dump_json(by_alias=True).encode(), 202)
+
+    async def retried(execution_id: str, asked: wire.RetryRequest) -> Response:
+        row = await asyncio.to_thread(service.execution, execution_id)
+        await service.retry(execution_id, steps=asked.steps, by=asked.by)
+        return resumed(row, row["retry_count"] + 1, examples.RETRIED_MESSAGE)  # as it is once that is applied
+
+    @routes.post(
+        f"{_ONE}/retry",
+        status_code=202,
+        summary="Run the lost part again",
+        description=(
+            "Of an execution that failed, is partial or was cancelled: what failed or was cancelled runs again, "
+            "what that skipped, and the synthesis. Completed sub-steps are kept. Attempts are counted on; what "
+            "they may fail begins anew, and so does a deadline. Where nobody knows what a sub-step of a `once` "
+            "tool has done, somebody is asked, unless `steps` names it."
+        ),
+        response_model=wire.ResumeResponse,
+        responses=success(202, "The wish is durable", examples.RESUMED)
+        | problems(
+            400, 404, 409, 415, 422, 503,
+            unprocessable=examples.COMMAND_PROBLEM, conflict=examples.not_retried_problem("running"),
+        ),
+        openapi_extra=RETRY,
+        tags=["executions"],
+    )  # fmt: skip
+    async def retry_execution(request: Request, execution_id: ExecutionId) -> Response:
+        _storable(execution_id, "execution")
+        _writable(service)
+        return await retried(execution_id, await body.read_command(request, wire.RetryRequest))
+
+    @routes.post(
+        "/resume-dag/{execution_id}",
+        status_code=202,
+        summary="Let an execution go on, whatever stopped it",
+        description="One that is paused is resumed; one that ended without completing runs its lost part again.",
+        response_model=wire.ResumeResponse,
+        responses=success(202, "The wish is durable", examples.RESUMED)
+        | problems(
+            400, 404, 409, 415, 422, 503,
+            unprocessable=examples.COMMAND_PROBLEM, conflict=examples.not_retried_problem("running"),
+        ),
+        openapi_extra=COMMAND,
+        tags=["executions"],
+    )  # fmt: skip
+    async def resume_dag(request: Request, execution_id: ExecutionId) -> Response:
+        _storable(execution_id, "execution")
+        _writable(service)
+        by = (await body.read_command(request, wire.CommandRequest)).by
+        row = await asyncio.to_thread(service.execution, execution_id)
+        if row["paused_at"] is None:
+            return await retried(execution_id, wire.RetryRequest(by=by))
+        await service.resume(execution_id, by=by)
+        return resumed(row, row["retry_count"], examples.COMMANDED["resume"])
 
 
 async def _submit(service: Service, submission: body.Submission, key: str | None) -> Submitted | ClarificationNeeded:

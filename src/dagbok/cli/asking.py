@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -20,6 +21,7 @@ from dagbok.cli.terminal import note, redact_with
 from dagbok.cli.words import counted, shown_id, shown_tool
 from dagbok.domain import values
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus, Reason, StepStatus
+from dagbok.domain.values import Json
 from dagbok.errors import BadInput, Conflict, Fenced, NotJson
 from dagbok.outside import Commander, find_owner, open_commands
 from dagbok.settings import Settings
@@ -36,8 +38,9 @@ class Wish(NamedTuple):
     """What somebody asks of an execution."""
 
     execution_id: str
-    kind: str  # cancel | pause | resume
+    kind: str  # cancel | pause | resume | retry
     by: str | None
+    data: Mapping[str, Json] | None = None
 
 
 def ask(kind: str, which: str, *, by: str | None, json: bool, settings: Settings) -> int:

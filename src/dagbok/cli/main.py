@@ -156,6 +156,32 @@ def resume(
 
 
 @app.command()
+def retry(
+    execution: Execution,
+    step: Annotated[
+        list[str] | None, typer.Option(metavar="TASK", help="Of these sub-tasks alone; may be repeated.")
+    ] = None,
+    by: By = None,
+    json: ExecutionJson = False,
+    quiet: Quiet = False,
+    database: Database = None,
+    tools: Tools = None,
+    workspace: Workspace = None,
+    model: Model = None,
+) -> None:
+    """Run again what failed or was cancelled, and what that skipped; what has completed is kept."""
+    flags = {"tools": tools, "workspace": workspace, "model": model}
+    settings = _settings(database_url=database, **flags)
+    from dagbok.cli.asking import who_asks
+    from dagbok.cli.resume import retry as command
+
+    by = who_asks(by)
+    raise typer.Exit(
+        command(execution, steps=step or [], by=by, json=json, quiet=quiet, settings=settings, flags=flags)
+    )
+
+
+@app.command()
 def pause(execution: Execution, by: By = None, json: ExecutionJson = False, database: Database = None) -> None:
     """Begin no more steps of an execution; those that run end."""
     _ask("pause", execution, by, json=json, database=database)

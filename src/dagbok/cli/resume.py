@@ -1,14 +1,15 @@
 """`dagbok resume`: goes on, in this process, with what earlier ones left; of a paused execution, also with its pause.
 
 With an id it looks and ends like `dagbok run`. Without one it takes all that is unfinished and not paused. Beside a
-server, which goes on by itself, it only lifts a pause and follows.
+server, which goes on by itself, it only lifts a pause and follows. `dagbok retry` does the same with what an execution
+that has ended had lost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -28,12 +29,14 @@ from dagbok.cli.terminal import note, redact_with, stdout_reserved
 from dagbok.cli.watching import Watch, follow
 from dagbok.domain.records import Page
 from dagbok.domain.states import EXECUTION_ENDED
+from dagbok.domain.values import Json
 from dagbok.errors import Conflict, DagbokError, Misconfigured
 from dagbok.outside import find_owner, open_commands, open_diary
-from dagbok.service import Diary
+from dagbok.service import Diary, Service
 from dagbok.settings import Settings
 
 T = TypeVar("T")
+Ask = Callable[[Service], Awaitable[object]]
 
 
 @dataclass(slots=True)
@@ -69,6 +72,27 @@ def resume(
         return exc.exit_code
 
 
+def retry(
+    which: str, *, steps: Sequence[str], by: str | None, json: bool, quiet: bool, settings: Settings,
+    flags: dict[str, Any],
+) -> int:  # fmt: skip
+    """Run the lost part of an execution again, or `steps` of it alone; return the exit code.
+
+    Raises:
+        NotFound, BadInput: There is no such execution; a step of it was not lost.
+        Conflict: It has not ended, or has completed.
+        Misconfigured, StoreError: It cannot run here; the message says why.
+    """
+    secrets = Vault.take(settings)
+    redact_with(secrets.redact)
+    show_log(logging.WARNING)
+    asked = Asked(settings, secrets, by, json, quiet, flags, Watch(quiet=quiet, several=False))
+    try:
+        return _again(asked, which, list(steps))
+    except Interrupted as exc:
+        return exc.exit_code
+
+
 # -- one --------------------------------------------------------------------------------------------------------------
 
 
@@ -93,7 +117,35 @@ def _one(asked: Asked, which: str) -> int:
             if url is None:
                 note(f"{execution_id} is not paused any more; {owner_words(owner)} has the database and goes on.")
                 return 0
-    work = _follow(asked, execution_id, url) if url else _go_on(asked, execution_id, paused=paused)
+    ask = partial(Service.resume, execution_id=execution_id, by=asked.by) if paused else None
+    return _see(
+        asked, execution_id, url, _follow(asked, execution_id, url) if url else _go_on(asked, execution_id, ask)
+    )
+
+
+def _again(asked: Asked, which: str, steps: list[str]) -> int:
+    settings = asked.settings
+    with open_commands(settings, asked.secrets, command="dagbok retry") as (diary, commander):
+        execution_id = find(diary, which, to="retry")
+        diary.judge(execution_id, "retry")
+        diary.check_lost(execution_id, steps)
+        _watch(asked, diary, execution_id)
+        url = server_url(settings)
+        if (owner := find_owner(settings)) is not None:
+            wish = Wish(execution_id, "retry", asked.by, {"steps": list[Json](steps)} if steps else None)
+            if not deliver(commander, settings, wish):
+                return 0
+            if url is None:
+                note(f"{execution_id} runs again; {owner_words(owner)} has the database and works on it.")
+                return 0
+    ask = partial(Service.retry, execution_id=execution_id, steps=steps or None, by=asked.by)
+    work = _follow(asked, execution_id, url) if url else _go_on(asked, execution_id, ask, again=True)
+    return _see(asked, execution_id, url, work)
+
+
+def _see(asked: Asked, execution_id: str, url: str | None, work: Coroutine[Any, Any, bool]) -> int:
+    """Let it go on until it has ended or waits, and tell what came of it."""
+    settings = asked.settings
     how = partial(summary.how_to_go_on, execution_id, url, settings, asked.flags)
     settled = _run(work, how)
     with open_diary(settings) as diary:
@@ -105,13 +157,13 @@ def _one(asked: Asked, which: str) -> int:
     return EXIT_CODES.get(stopped.execution.status, UNUSABLE)
 
 
-async def _go_on(asked: Asked, execution_id: str, *, paused: bool) -> bool:
+async def _go_on(asked: Asked, execution_id: str, ask: Ask | None, *, again: bool = False) -> bool:
     async with _engine(asked) as dagbok, says_stopping(asked.settings, asked.watch):
-        if tools := await asyncio.to_thread(unfinished.unknown_tools, dagbok.service, execution_id):
+        if tools := await asyncio.to_thread(unfinished.unknown_tools, dagbok.service, execution_id, again=again):
             raise Misconfigured(unfinished.told_of_tools(execution_id, tools))
         with asked.watch.hearing(dagbok), asked.watch.shown():
-            if paused:
-                await dagbok.service.resume(execution_id, by=asked.by)
+            if ask is not None:
+                await ask(dagbok.service)
             await dagbok.take_over(execution_id)
             await dagbok.service.wait(execution_id)
     return True
@@ -143,7 +195,7 @@ def _everything(asked: Asked) -> int:
     if url or not rows:
         wanted = able = []
     if able:
-        _run(_go_on_with_all(asked, able), lambda: f"`{_again(asked)}` goes on.")
+        _run(_go_on_with_all(asked, able), lambda: f"`{_same(asked)}` goes on.")
     with open_diary(settings) as diary:
         briefs = [summary.brief(diary, id) for id in wanted]
         asked_of = {id: questions.load(diary, id) for id in wanted}
@@ -186,7 +238,7 @@ async def _go_on_with_all(asked: Asked, execution_ids: Sequence[str]) -> None:
             raise outcome
 
 
-def _again(asked: Asked) -> str:
+def _same(asked: Asked) -> str:
     return summary.command(asked.settings, "resume", flags=asked.flags)
 
 

@@ -21,6 +21,7 @@ from dagbok.cli.attempts import Tries
 from dagbok.cli.questions import Questions, asks
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
 from dagbok.cli.words import aligned, counted, shown_error
+from dagbok.domain.rerun import RETRYABLE
 from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import DagbokError
 from dagbok.outside import find_owner
@@ -86,6 +87,8 @@ def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool, flags
     next_ = [("show", short), ("list",)]
     if render.state(execution) == "paused":
         next_.insert(0, ("resume", short))
+    if execution.status in RETRYABLE:
+        next_.insert(0, ("retry", short))
     note(f"Next: {', '.join(f'`{command(settings, *words)}`' for words in next_)}")
     _print_hint(execution)
 

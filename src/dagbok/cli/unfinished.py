@@ -84,13 +84,14 @@ def goes_on(row: Row) -> bool:
     return row["status"] != ExecutionStatus.WAITING or row["owner"] is not None or due
 
 
-def unknown_tools(service: Service, execution_id: str) -> list[str]:
-    """Return the tools that an execution still needs, and that this process does not know."""
+def unknown_tools(service: Service, execution_id: str, *, again: bool = False) -> list[str]:
+    """Return the tools that an execution still needs, or would `again`, and that this process does not know."""
+    done = {StepStatus.COMPLETED} if again else ENDED
     steps = service.sub_steps(execution_id, inline_bytes=0)
     needed = {
         step["tool_or_prompt_name"]
         for step in steps
-        if step["status"] not in ENDED and step["action_type"] == "tool" and step["task_id"] != SYNTHESIS
+        if step["status"] not in done and step["action_type"] == "tool" and step["task_id"] != SYNTHESIS
     }
     return sorted(line(name, 60) for name in needed if service.registry.get(name) is None)
 

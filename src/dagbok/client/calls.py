@@ -150,6 +150,13 @@ def command(execution_id: str, name: str, by: str | None) -> Call[wire.CommandRe
     return Call("POST", _path(execution_id, name), _read(wire.CommandResponse.read), content=content)
 
 
+def retry(execution_id: str, steps: Sequence[str] | None, by: str | None) -> Call[wire.ResumeResponse]:
+    """The wish that what was lost runs again."""
+    said = {"steps": None if steps is None else list(steps), "by": by}
+    content = values.encode({name: value for name, value in said.items() if value is not None}).encode()
+    return Call("POST", _path(execution_id, "retry"), _read(wire.ResumeResponse.read), content=content)
+
+
 def tools() -> Call[Sequence[wire.ToolView]]:
     """The tools that plans may call."""
     return Call("GET", f"{_API}/tools", _read(_TOOLS.validate_json))

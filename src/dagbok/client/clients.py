@@ -186,6 +186,15 @@ class Client:
         """
         return self._send(calls.command(execution_id, "resume", by))
 
+    def retry(
+        self, execution_id: str, *, steps: Sequence[str] | None = None, by: str | None = None
+    ) -> wire.ResumeResponse:
+        """Let what failed or was cancelled run again, of `steps` alone if given; what has completed is kept.
+
+        As `cancel`. Conflict means that it has not ended, or has completed; BadInput also that a step cannot run again.
+        """
+        return self._send(calls.retry(execution_id, steps, by))
+
     def tools(self) -> Sequence[wire.ToolView]:
         """Return the tools that plans may call."""
         return self._send(calls.tools())
@@ -320,6 +329,12 @@ class AsyncClient:
     async def resume(self, execution_id: str, *, by: str | None = None) -> wire.CommandResponse:
         """See `Client.resume`."""
         return await self._send(calls.command(execution_id, "resume", by))
+
+    async def retry(
+        self, execution_id: str, *, steps: Sequence[str] | None = None, by: str | None = None
+    ) -> wire.ResumeResponse:
+        """See `Client.retry`."""
+        return await self._send(calls.retry(execution_id, steps, by))
 
     async def tools(self) -> Sequence[wire.ToolView]:
         """See `Client.tools`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import uuid_utils
@@ -20,6 +20,7 @@ from dagbok.domain.ids import ExecutionId
 from dagbok.domain.plan import Plan
 from dagbok.domain.records import Changes, Command
 from dagbok.domain.secrets import Redactor
+from dagbok.domain.values import Json
 from dagbok.engine.clock import SystemClock
 from dagbok.store import takeover
 from dagbok.store.database import Database
@@ -57,12 +58,12 @@ class Commander:
         self._clock = SystemClock()
         self._owner = f"{command}:{os.getpid()}:{uuid_utils.uuid7()}"
 
-    def write(self, execution_id: str, kind: str, by: str | None) -> int:
+    def write(self, execution_id: str, kind: str, by: str | None, data: Mapping[str, Json] | None = None) -> int:
         """Make a command durable and return its number. Raises NotJson for `by`, and as `takeover.write_command`."""
         by = self._redactor.value(by)
         values.check(by)
         return takeover.write_command(
-            self._database, ExecutionId(execution_id), kind, {}, by, at_ms=self._clock.now_ms()
+            self._database, ExecutionId(execution_id), kind, data or {}, by, at_ms=self._clock.now_ms()
         )
 
     def is_applied(self, execution_id: str, number: int) -> bool:

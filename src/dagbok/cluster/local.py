@@ -207,7 +207,8 @@ class LocalWorker:
         return await self._journal.claim(execution_id, self.owner)
 
     def _unknown_tools(self, execution: Execution) -> set[str]:
-        names = {step.task.tool for step in execution.steps if not step.ended}
+        # Of one that has ended, what a retry would run again.
+        names = {step.task.tool for step in execution.steps if (not step.done if execution.ended else not step.ended)}
         return {name for name in names if name != HUMAN and self._tools.get(name) is None}
 
     # -- commands ---------------------------------------------------------------------------------------------------
@@ -257,7 +258,8 @@ class LocalWorker:
             # Read under the claim: who had it meanwhile may have applied it.
             asked = await asyncio.to_thread(self._diary.pending_commands, [command.execution_id])
             still = [command] if any(each.id == command.id for each in asked) else []
-            if self._goes_on and not execution.ended and not self._unknown_tools(execution):
+            begins = not execution.ended or (command.kind == "retry" and bool(still))
+            if self._goes_on and begins and not self._unknown_tools(execution):
                 self._scheduler.take_over(execution, *still)
                 return True
             # It ended, or is left for a process that has its tools, or that goes on with what was left.

@@ -1,4 +1,4 @@
-"""What somebody may ask of an execution, applied to its aggregate: cancel, pause, resume, answer.
+"""What somebody may ask of an execution, applied to its aggregate: cancel, pause, resume, answer, retry.
 
 And `late`, by which the engine itself tells what an attempt brought after it was given up (`dagbok.domain.doubt`); and
 `wake`, which asks for nothing but that its owner looks at it.
@@ -28,6 +28,8 @@ def apply(execution: Execution, command: Command, now_ms: int, *, unstarted: Ite
             execution.pause(now_ms, by=command.by)
         elif command.kind == "resume":
             execution.resume(now_ms, by=command.by)
+        elif command.kind == "retry":
+            execution.retry(now_ms, by=command.by, only=command.data.get("steps"))
         elif command.kind == "late":
             position = execution.index[command.data["taskId"]]
             execution.late(position, command.data["attempt"], command.data["brought"])

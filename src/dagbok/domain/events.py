@@ -17,6 +17,7 @@ class EventType(StrEnum):
     EXECUTION_WAITING = "execution.waiting"
     EXECUTION_PAUSED = "execution.paused"
     EXECUTION_RESUMED = "execution.resumed"
+    EXECUTION_RETRIED = "execution.retried"
     EXECUTION_COMPLETED = "execution.completed"
     EXECUTION_PARTIAL = "execution.partial"
     EXECUTION_FAILED = "execution.failed"

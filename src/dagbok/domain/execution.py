@@ -15,10 +15,10 @@ from typing import Any
 from dagbok.domain import doubt, refs, submission, values
 from dagbok.domain.call import NO_CHARGE, Charge, Missing
 from dagbok.domain.events import EventType
-from dagbok.domain.flow import Flow
 from dagbok.domain.ids import TaskId
 from dagbok.domain.plan import Plan, SubTask
 from dagbok.domain.records import NewStep, QuestionRow, StoredExecution
+from dagbok.domain.rerun import Rerun
 from dagbok.domain.retry import NO_RETRY, Policy
 from dagbok.domain.states import ENDED, AttemptOutcome, Effect, ExecutionStatus, Reason, StepStatus
 from dagbok.domain.step import Step
@@ -31,7 +31,7 @@ from dagbok.errors import Conflict
 MAX_INTERRUPTIONS = 3
 
 
-class Execution(Flow):
+class Execution(Rerun):
     """One run of a plan. `steps` are in the plan's order, the synthesis (if any) last."""
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -241,22 +241,6 @@ class Execution(Flow):
         )  # fmt: skip
         self._wait(position, asked, Reason.HUMAN, now_ms)
 
-    def _ask_whether(self, position: int, why: str, now_ms: int) -> None:
-        """Let a `once` step wait for somebody who says whether its latest attempt happened."""
-        step = self.steps[position]
-        step.error, step.error_code = why, Reason.OUTCOME_UNKNOWN
-        self._wait(position, doubt.question(step, why, now_ms), Reason.OUTCOME_UNKNOWN, now_ms)
-
-    def _wait(self, position: int, asked: QuestionRow, reason: Reason, now_ms: int) -> None:
-        step = self.steps[position]
-        self._start(now_ms)
-        self._move(position, StepStatus.WAITING)
-        step.reason, step.question, step.questions_asked = reason, asked, asked.number
-        self._unwritten.question(asked)
-        data = {"kind": asked.kind, "question": asked.number}
-        self._unwritten.event(EventType.SUBSTEP_WAITING, step, now_ms, data)
-        self._settle(now_ms)
-
     def late(self, position: int, attempt: int, brought: Mapping[str, Json]) -> None:
         """Lay what an attempt brought after it was given up beside the question whether it happened.
 
@@ -417,7 +401,7 @@ class Execution(Flow):
             if step.ended:
                 continue
             doubtful = False
-            if step.status is StepStatus.RUNNING and step.next_attempt_at is None:
+            if step.status is StepStatus.RUNNING:
                 self._unwritten.attempt(step, AttemptOutcome.CANCELLED.value, reason, message, now_ms)
                 doubtful = step.effect is Effect.ONCE and position not in harmless
             self._close_question(step, now_ms, None, by)

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from dagbok.domain import ending, graph, submission, values
+from dagbok.domain import doubt, ending, graph, submission, values
 from dagbok.domain.agenda import Agenda
 from dagbok.domain.call import NO_CHARGE, Charge
 from dagbok.domain.events import EventType
 from dagbok.domain.header import Header
 from dagbok.domain.ids import Epoch, ExecutionId
 from dagbok.domain.plan import Plan, SubTask
-from dagbok.domain.records import Changes
+from dagbok.domain.records import Changes, QuestionRow
 from dagbok.domain.states import (
     EXECUTION_ENDED,
     EXECUTION_MOVES,
@@ -182,6 +182,22 @@ class Flow:
                     data = {"reason": Reason.DEPENDENCY_FAILED, "because": self.steps[because].task.id}
                     self._unwritten.event(EventType.SUBSTEP_SKIPPED, self.steps[child], now_ms, data)
                     stack.append(child)
+
+    def _ask_whether(self, position: int, why: str, now_ms: int) -> None:
+        """Let a `once` step wait for somebody who says whether its latest attempt happened."""
+        step = self.steps[position]
+        step.error, step.error_code = why, Reason.OUTCOME_UNKNOWN
+        self._wait(position, doubt.question(step, why, now_ms), Reason.OUTCOME_UNKNOWN, now_ms)
+
+    def _wait(self, position: int, asked: QuestionRow, reason: Reason, now_ms: int) -> None:
+        step = self.steps[position]
+        self._start(now_ms)
+        self._move(position, StepStatus.WAITING)
+        step.reason, step.question, step.questions_asked = reason, asked, asked.number
+        self._unwritten.question(asked)
+        data = {"kind": asked.kind, "question": asked.number}
+        self._unwritten.event(EventType.SUBSTEP_WAITING, step, now_ms, data)
+        self._settle(now_ms)
 
     def _close_question(self, step: Step, now_ms: int, answer: JsonText | None, by: str | None) -> None:
         if step.question is not None:

@@ -92,18 +92,21 @@ STEP_MOVES: Final[dict[StepStatus, frozenset[StepStatus]]] = {
     StepStatus.WAITING: frozenset(
         {StepStatus.PENDING, StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED}
     ),
-    StepStatus.COMPLETED: frozenset(),
-    StepStatus.FAILED: frozenset(),
-    StepStatus.SKIPPED: frozenset(),
-    StepStatus.CANCELLED: frozenset(),
+    StepStatus.COMPLETED: frozenset({StepStatus.PENDING}),  # the synthesis alone; as the next three, by a retry
+    StepStatus.FAILED: frozenset({StepStatus.PENDING}),
+    StepStatus.SKIPPED: frozenset({StepStatus.PENDING}),
+    StepStatus.CANCELLED: frozenset({StepStatus.PENDING}),
 }
+
+#: Where a retry leads: pending where nothing has ever started.
+_RETRIED: Final = frozenset({ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.WAITING})
 
 EXECUTION_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
     ExecutionStatus.PENDING: frozenset(ExecutionStatus) - {ExecutionStatus.PENDING},
     ExecutionStatus.RUNNING: frozenset(ExecutionStatus) - {ExecutionStatus.PENDING, ExecutionStatus.RUNNING},
     ExecutionStatus.WAITING: frozenset(ExecutionStatus) - {ExecutionStatus.WAITING},  # pending: one that was paused
     ExecutionStatus.COMPLETED: frozenset(),
-    ExecutionStatus.FAILED: frozenset(),
-    ExecutionStatus.PARTIAL: frozenset(),
-    ExecutionStatus.CANCELLED: frozenset(),
+    ExecutionStatus.FAILED: _RETRIED,
+    ExecutionStatus.PARTIAL: _RETRIED,
+    ExecutionStatus.CANCELLED: _RETRIED,
 }

@@ -6,7 +6,7 @@ from dagbok.domain import refs, values
 from dagbok.domain.call import Charge
 from dagbok.domain.plan import SubTask
 from dagbok.domain.records import QuestionRow, StepRow
-from dagbok.domain.states import ENDED, Effect, StepStatus
+from dagbok.domain.states import ENDED, Effect, Reason, StepStatus
 from dagbok.domain.values import JsonText
 
 
@@ -71,6 +71,18 @@ class Step:
         self.started_at -= ahead_ms
         self.next_attempt_at -= ahead_ms
         return True
+
+    @property
+    def done(self) -> bool:
+        """Whether what depends on it may start."""
+        return self.status is StepStatus.COMPLETED or self.reason == Reason.CHOSEN
+
+    def put_back(self) -> None:
+        """Forget how it ended; its attempts and questions go on to be counted."""
+        self.reason = self.error = self.error_code = self.error_detail = self.progress = None
+        self.input = self.result = None
+        self.started_at = self.completed_at = self.duration_ms = self.next_attempt_at = None
+        self.failures = self.interruptions = 0
 
     def charge(self, charge: Charge) -> None:
         """Take what its latest attempt cost."""

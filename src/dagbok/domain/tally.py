@@ -29,6 +29,12 @@ class Tally:
         if status in (StepStatus.FAILED, StepStatus.CANCELLED) or reason == Reason.DEPENDENCY_FAILED:
             self.lost += 1
 
+    def reopen(self, status: StepStatus, reason: str | None) -> None:
+        """Count a sub-task that had ended, and will be moved to go on."""
+        self.open += 1
+        if status in (StepStatus.FAILED, StepStatus.CANCELLED) or reason == Reason.DEPENDENCY_FAILED:
+            self.lost -= 1
+
     def status(self, synthesis: StepStatus | None, *, started: bool, cancelled: bool, paused: bool) -> ExecutionStatus:
         """Return the state of the execution: the first rule that fits, as docs/architecture.md lists them.
 

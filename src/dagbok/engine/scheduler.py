@@ -103,7 +103,7 @@ class Scheduler:
         if self._closing:
             return
         run = self._own(execution)
-        run.careful = not execution.was_parked
+        run.careful = not (execution.was_parked or execution.ended)
         run.settled = self._waiters.pop(execution.id, None)
         self.parked.discard(execution.id)
         execution.take_over(self.clock.now_ms())

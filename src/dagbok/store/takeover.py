@@ -69,8 +69,8 @@ def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[St
             steps=steps,
             effects=effects,
             questions=_questions(connection, execution_id),
-            failures=_tries(connection, execution_id, AttemptOutcome.FAILED, AttemptOutcome.TIMEOUT),
-            interruptions=_tries(connection, execution_id, AttemptOutcome.INTERRUPTED),
+            failures=_tries(connection, execution_id, row, AttemptOutcome.FAILED, AttemptOutcome.TIMEOUT),
+            interruptions=_tries(connection, execution_id, row, AttemptOutcome.INTERRUPTED),
             parked=parked,
         )
     return stored, set(large)
@@ -189,11 +189,14 @@ def _questions(connection: sa.Connection, execution_id: ExecutionId) -> list[Que
     return [QuestionRow(*row) for row in connection.execute(query)]
 
 
-def _tries(connection: sa.Connection, execution_id: ExecutionId, *outcomes: AttemptOutcome) -> dict[Any, int]:
-    """Return how many attempts of each task had one of these outcomes."""
+def _tries(
+    connection: sa.Connection, execution_id: ExecutionId, row: Mapping[Any, Any], *outcomes: AttemptOutcome
+) -> dict[Any, int]:
+    """Return how many attempts of each task had one of these outcomes, since somebody asked for a retry."""
     query = (
         select(attempts.c.task_id, sa.func.count())
         .where(attempts.c.execution_id == execution_id, attempts.c.outcome.in_(outcomes))
+        .where(attempts.c.started_at >= (row["last_retry_at"] or 0))
         .group_by(attempts.c.task_id)
     )
     return {row[0]: row[1] for row in connection.execute(query)}

@@ -1,0 +1,248 @@
+"""An execution that ended without completing runs its lost part again, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+import laws
+from dagbok import Dagbok
+from dagbok.domain.call import Call
+from dagbok.domain.ids import SYNTHESIS
+from dagbok.errors import BadInput, Conflict, NotFound, ToolError
+from dagbok.service import Submitted
+from dagbok.store.database import Database
+from dagbok.testing import FakeClock, Hang, ScriptedTool
+
+HOUR_S = 3600
+
+
+def _task(id: str, *after: str, tool: str = "work", **more: Any) -> dict[str, Any]:
+    return {"id": id, "tool_or_prompt": {"name": tool, "params": {}}, "dependencies": list(after), **more}
+
+
+def _plan(*tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"original_request": "r", "intent": {"primary": "p"}, "sub_tasks": list(tasks), **more}
+
+
+DIAMOND = (_task("a"), _task("b", "a"), _task("c", "a"), _task("d", "b", "c"))
+
+
+class Tool:
+    """Fails the tasks that are broken, and keeps a log of its own."""
+
+    def __init__(self, effect: Any = "pure", *broken: str) -> None:
+        self.broken = set(broken)
+        self.log: Counter[str] = Counter()
+        self.tool = ScriptedTool("work", self._body, effect=effect)
+
+    def _body(self, call: Call) -> Any:
+        self.log[call.task_id] += 1
+        if call.task_id in self.broken:
+            raise ToolError("it is broken", code="tool_error")
+        return {"value": call.task_id}
+
+
+async def _submit(dagbok: Dagbok, plan: dict[str, Any], **more: Any) -> str:
+    submitted = await dagbok.submit(plan, **more)
+    assert isinstance(submitted, Submitted)
+    return submitted.execution_id
+
+
+def _sound(database_url: str) -> None:
+    database = Database.open(database_url)
+    faults = [fault for written in laws.read(database).values() for fault in laws.broken(written)]
+    database.close()
+    assert faults == []
+
+
+def test_what_failed_and_what_that_skipped_runs_again_and_the_rest_is_kept(database_url: str) -> None:
+    async def main() -> None:
+        work = Tool("pure", "b")
+        async with Dagbok(database_url, tools=[work.tool]) as dagbok:
+            id = await _submit(dagbok, _plan(*DIAMOND, synthesis_plan="Put it together."))
+            before = await dagbok.wait(id)
+            assert (before.status, before["d"].status, before.retry_count) == ("partial", "skipped", 0)
+            work.broken.clear()
+            await dagbok.retry(id, by="ann")
+            after = await dagbok.wait(id)
+        assert (after.status, after.completed_tasks, after.failed_tasks, after.skipped_tasks) == ("completed", 4, 0, 0)
+        assert work.log == {"a": 1, "b": 2, "c": 1, "d": 1}
+        assert (after["b"].attempt, after["a"].attempt, after[SYNTHESIS].attempt) == (2, 1, 2)
+        assert [attempt.outcome for attempt in after["b"].attempts] == ["failed"]
+        assert (after.error, after.error_code, after.retry_count) == (None, None, 1)
+        assert after.last_retry_at is not None
+        assert after.final_result != before.final_result
+        assert after["a"] == before["a"]
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_the_next_process_knows_what_was_retried_and_how_often_it_may_fail(database_url: str) -> None:
+    """What failed before the retry does not count, in memory and read back alike."""
+
+    async def main() -> None:
+        clock = FakeClock()
+        work = Tool("pure", "a")
+        plan = _plan(_task("a", retry={"max_attempts": 2, "backoff_seconds": 50, "jitter": 0}), _task("b", "a"))
+        async with Dagbok(database_url, tools=[work.tool], clock=clock, journal=clock.watch) as dagbok:
+            id = await _submit(dagbok, plan)
+            assert (await clock.run(dagbok.wait(id)))["a"].attempt == 2
+            await clock.advance(1)
+            await dagbok.retry(id)
+            await clock.timer_set(at_least=49, at_most=51)
+        clock = clock.next_process()
+        async with Dagbok(database_url, tools=[work.tool], clock=clock, journal=clock.watch) as dagbok:
+            after = await clock.run(dagbok.wait(id))
+            assert (after.status, after["a"].attempt, after["a"].error_code) == ("failed", 4, "tool_error")
+            await clock.advance(1)
+            work.broken.clear()
+            await dagbok.retry(id)
+            after = await clock.run(dagbok.wait(id))
+        assert (after.status, after["a"].attempt, after["b"].attempt, after.retry_count) == ("completed", 5, 1, 2)
+        assert work.log == {"a": 5, "b": 1}
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_a_cancelled_execution_goes_on_where_it_was_cut_off(database_url: str) -> None:
+    async def main() -> None:
+        hangs = ScriptedTool("work", [1, Hang(), 2, 3], effect="pure")
+        async with Dagbok(database_url, tools=[hangs]) as dagbok:
+            id = await _submit(dagbok, _plan(_task("a"), _task("b", "a"), _task("c", "b")))
+            await hangs.called(2)
+            assert (await dagbok.cancel(id)).status == "cancelled"
+            await dagbok.retry(id)
+            after = await dagbok.wait(id)
+        assert (after.status, after.completed_tasks) == ("completed", 3)
+        assert [after[task].attempt for task in "abc"] == [1, 2, 1]
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_a_once_step_that_was_cut_off_is_asked_about_unless_it_is_named(database_url: str) -> None:
+    async def main() -> None:
+        hangs = ScriptedTool("work", [Hang(), Hang(), "sent"], effect="once")
+        async with Dagbok(database_url, tools=[hangs]) as dagbok:
+            id = await _submit(dagbok, _plan(_task("a")))
+            await hangs.called()
+            await dagbok.cancel(id)
+            await dagbok.retry(id)
+            asked = await dagbok.wait(id)
+            assert (asked.status, asked["a"].reason) == ("waiting", "outcome_unknown")
+            assert len(hangs.calls) == 1, "nobody has said that it may run again"
+            await dagbok.answer(id, "a", {"decision": "retry"})
+            await hangs.called(2)
+            await dagbok.cancel(id)
+            await dagbok.retry(id, steps=["a"])  # whoever names it has looked
+            assert (await dagbok.wait(id))["a"].result == "sent"
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_only_what_is_named_runs_again_with_what_it_alone_skipped(database_url: str) -> None:
+    async def main() -> None:
+        work = Tool("pure", "b", "c")
+        async with Dagbok(database_url, tools=[work.tool]) as dagbok:
+            id = await _submit(dagbok, _plan(*DIAMOND, _task("e", "b")))
+            assert (await dagbok.wait(id)).status == "partial"
+            work.broken.clear()
+            await dagbok.retry(id, steps=["b"])
+            after = await dagbok.wait(id)
+            assert [after[task].status for task in "abcde"] == [
+                "completed", "completed", "failed", "skipped", "completed"
+            ]  # fmt: skip
+            assert after.error is not None
+            assert "'c'" in after.error
+            await dagbok.retry(id)
+            assert (await dagbok.wait(id)).status == "completed"
+        assert work.log == {"a": 1, "b": 2, "c": 2, "d": 1, "e": 1}
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_a_synthesis_that_failed_runs_again_alone(database_url: str) -> None:
+    async def main() -> None:
+        work = Tool()
+        async with Dagbok(database_url, tools=[work.tool], model=_broken_model()) as dagbok:
+            id = await _submit(dagbok, _plan(_task("a"), synthesis_plan="Put it together."))
+            before = await dagbok.wait(id)
+            assert (before.status, before.error_code) == ("partial", "synthesis_failed")
+        async with Dagbok(database_url, tools=[work.tool]) as dagbok:
+            await dagbok.retry(id)
+            after = await dagbok.wait(id)
+        assert (after.status, after.error, work.log["a"]) == ("completed", None, 1)
+        assert after.synthesis_result
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def _broken_model() -> Any:
+    from dagbok.testing import ScriptedModel
+
+    return ScriptedModel([ToolError("no", code="refused")] * 3)
+
+
+def test_a_deadline_begins_anew(database_url: str) -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        wait = {"id": "w", "tool_or_prompt": {"name": "wait", "params": {"seconds": HOUR_S}}}
+        async with Dagbok(database_url, clock=clock, journal=clock.watch) as dagbok:
+            id = await _submit(dagbok, _plan(wait), deadline_seconds=60)
+            assert (await clock.run(dagbok.wait(id))).error_code == "deadline"
+            await clock.advance(HOUR_S)
+            retried = await dagbok.retry(id)
+            assert (retried.status, retried.error_code) == ("running", None)
+            again = await clock.run(dagbok.wait(id))
+            assert (again.error_code, again.retry_count) == ("deadline", 1)
+            assert round(clock.elapsed_s) == 60 + HOUR_S + 60
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_what_cannot_be_retried_is_said_and_nothing_changes(database_url: str) -> None:
+    async def main() -> None:
+        work = Tool("pure", "b")
+        async with Dagbok(database_url, tools=[work.tool, ScriptedTool("hangs", [Hang()], effect="pure")]) as dagbok:
+            good = await _submit(dagbok, _plan(_task("a")))
+            bad = await _submit(dagbok, _plan(*DIAMOND))
+            busy = await _submit(dagbok, _plan(_task("a", tool="hangs")))
+            before = [await dagbok.wait(good), await dagbok.wait(bad)]
+            for id in (good, busy):
+                with pytest.raises(Conflict, match="can be retried"):
+                    await dagbok.retry(id)
+            with pytest.raises(NotFound):
+                await dagbok.retry("dag-exec_nobody")
+            for steps, why in ((["x"], "not in it"), (["b", "a"], "completed"), (["d"], "skipped")):
+                with pytest.raises(BadInput, match=why) as caught:
+                    await dagbok.retry(bad, steps=steps)
+                assert caught.value.fields["pointer"] == f"/steps/{len(steps) - 1}"
+            assert [await dagbok.get(good), await dagbok.get(bad)] == before
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_of_two_who_ask_at_once_one_is_heard(database_url: str) -> None:
+    async def main() -> None:
+        work = Tool("pure", "a")
+        async with Dagbok(database_url, tools=[work.tool]) as dagbok:
+            id = await _submit(dagbok, _plan(_task("a")))
+            await dagbok.wait(id)
+            work.broken.clear()
+            await asyncio.gather(*(dagbok.retry(id) for _ in range(5)), return_exceptions=True)
+            after = await dagbok.wait(id)
+        assert (after.status, after.retry_count, work.log["a"]) == ("completed", 1, 2)
+
+    asyncio.run(main())
+    _sound(database_url)
