@@ -40,6 +40,7 @@ _PGDialect: Any = PGDialect_psycopg  # its constructor has no annotations
 # A bind parameter of a compiled statement; not the cast that may follow it.
 _BIND: Final = re.compile(r"(?<!:):p_(\w+)")
 _SCHEME: Final = re.compile(r"[\w+]+://")
+_ROW_HEADER_BYTES: Final = 28  # of a row on PostgreSQL, with the pointer to it
 # `reading` and `writing` tell the `begin` listener of SQLite what to begin.
 _WRITES: Final = "dagbok_writes"
 
@@ -268,6 +269,14 @@ class Database:
         driver.prepare_threshold = 0
         # It says BEGIN and COMMIT itself, as on SQLite. Not READ WRITE: an operator may have made reading the default.
         return Writer(driver, psycopg.RawCursor(driver), "BEGIN ISOLATION LEVEL READ COMMITTED")
+
+    def stored_bytes(self, table: sa.Table) -> sa.ColumnElement[int] | None:
+        """Return how many bytes the values of a row take on the disk; None: this database does not tell."""
+        if self._path:
+            return None
+        # Each column by itself: of a whole row the server would fetch what lies outside of the table.
+        sizes = [sa.func.coalesce(sa.func.pg_column_size(column), 0) for column in table.c]
+        return sum(sizes, sa.literal(_ROW_HEADER_BYTES, literal_execute=True))
 
     def serialize_migrations(self, connection: sa.Connection) -> None:
         """Let one process at a time go past here, until the end of its transaction."""

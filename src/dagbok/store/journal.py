@@ -19,7 +19,7 @@ from dagbok.domain.ids import ExecutionId
 from dagbok.domain.records import Changes, NewExecution, StoredExecution
 from dagbok.domain.values import Json
 from dagbok.errors import OutcomeUnknown
-from dagbok.store import repeats, takeover
+from dagbok.store import repeats, retention, takeover
 from dagbok.store.batch import Append, Create, Created, Item, size
 from dagbok.store.commit import Committer, GivenUp, Outcome
 from dagbok.store.database import Database
@@ -120,13 +120,14 @@ class Journal:
 
         return self._call(run)
 
-    def delete(self, execution_id: ExecutionId) -> asyncio.Future[int]:
+    def delete(self, execution_id: ExecutionId, *, only_ended: bool = False) -> asyncio.Future[int]:
         """Delete an execution with all its rows and return how many sub-steps it had. Its owner is fenced.
 
         Raises (in the future):
             NotFound: There is no such execution.
+            Conflict: It has not ended, and only then it was to be deleted.
         """
-        deleting = repeats.Deletion(self._database, execution_id)
+        deleting = repeats.Deletion(self._database, execution_id, only_ended=only_ended)
 
         def run() -> int:
             number = deleting.run()
@@ -134,6 +135,10 @@ class Journal:
             return number
 
         return self._call(run)
+
+    def prune(self, before_ms: int, *, after: retention.Place | None = None) -> asyncio.Future[retention.Pruned]:
+        """Delete a few of the executions that ended before `before_ms`, behind those of the batch before (`after`)."""
+        return self._call(retention.Batch(self._database, before_ms, after=after).run)
 
     def write_command(
         self,

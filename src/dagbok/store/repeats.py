@@ -22,18 +22,19 @@ from dagbok.store.schema import sub_steps
 class Deletion:
     """The deletion of an execution: `run` until it returns."""
 
-    def __init__(self, database: Database, execution_id: ExecutionId) -> None:
+    def __init__(self, database: Database, execution_id: ExecutionId, *, only_ended: bool = False) -> None:
         self._database = database
         self._execution_id = execution_id
+        self._only_ended = only_ended
         self._number: int | None = None  # how many sub-steps it had before the first try
 
     def run(self) -> int:
         """Return how many sub-steps the execution had. Raises as `takeover.delete`."""
         if self._number is None:
             self._number = self._count()
-            return takeover.delete(self._database, self._execution_id)
+            return takeover.delete(self._database, self._execution_id, only_ended=self._only_ended)
         try:
-            return takeover.delete(self._database, self._execution_id)
+            return takeover.delete(self._database, self._execution_id, only_ended=self._only_ended)
         except NotFound:  # the try whose answer was lost has deleted it
             return self._number
 

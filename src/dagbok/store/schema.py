@@ -68,6 +68,8 @@ def _of_execution(*, primary_key: bool = False) -> Column[Any]:
 # Conditions of partial indexes. Queries repeat them word by word: with a bound parameter the index would not be used.
 #: Executions that have work or answers to come.
 UNFINISHED: Final = f"status IN ({_words(set(ExecutionStatus) - EXECUTION_ENDED)})"
+#: Executions that have neither.
+ENDED: Final = f"status IN ({_words(EXECUTION_ENDED)})"
 #: Executions that belong to nobody until they are due.
 PARKED: Final = "owner IS NULL AND wake_at IS NOT NULL"
 #: Commands that no owner has applied.
@@ -101,6 +103,7 @@ dags = Table(
     Column("updated_at", BigInteger, nullable=False),
 )
 Index("ix_dags_newest", dags.c.created_at, dags.c.id)  # the list, read backwards
+Index("ix_dags_plan_hash", dags.c.plan_hash)  # who else uses a plan
 
 dag_executions = Table(
     "dag_executions",
@@ -159,6 +162,13 @@ Index(
 )
 Index("ix_dag_executions_wake", dag_executions.c.wake_at, **only_where(PARKED))  # what is due next
 Index("ix_dag_executions_dag_id", dag_executions.c.dag_id)  # the runs of a dag
+Index("ix_dag_executions_plan_hash", dag_executions.c.plan_hash)  # who else uses a plan
+Index(
+    "ix_dag_executions_ended",  # what ended long ago
+    dag_executions.c.completed_at,
+    dag_executions.c.id,
+    **only_where(ENDED),
+)
 
 sub_steps = Table(
     "sub_steps",

@@ -110,7 +110,7 @@ class Statements:
             ),
             "idempotency_key",
         )
-        self.plan = _insert_or_leave(database, plans, "hash", "document", "created_at")
+        self.plan = _insert_or_lock(database, plans, "hash", "document", "created_at")
         self.dag = _insert_or_leave(
             database, dags, "id", "title", "status", "plan_hash", "revision", "created_at", "updated_at"
         )
@@ -137,6 +137,21 @@ def _insert_or_leave(database: Database, table: sa.Table, *names: str) -> Any:
     """Insert a row unless a unique column of it is taken already; the count tells."""
     insert = database.insert(table).values({name: _p(table.c[name]) for name in names})
     return database.statement(insert.on_conflict_do_nothing(), *names)
+
+
+def _insert_or_lock(database: Database, table: sa.Table, *names: str) -> Any:
+    """Insert a row, or lock the one that is there, unchanged, until the end of the transaction.
+
+    A row that its condition keeps from being updated is locked all the same, which `DO NOTHING` does not do: whoever
+    deletes plans that nobody uses (`store/deletion.py`) could take it away before what refers to it is written.
+    https://www.postgresql.org/docs/current/sql-insert.html#SQL-ON-CONFLICT
+    """
+    insert = database.insert(table).values({name: _p(table.c[name]) for name in names})
+    key, *rest = names
+    clause = insert.on_conflict_do_update(
+        index_elements=[key], set_={name: table.c[name] for name in rest}, where=sa.false()
+    )
+    return database.statement(clause, *names)
 
 
 def _upsert(database: Database, table: sa.Table, key: tuple[str, ...], *names: str) -> Any:

@@ -17,10 +17,11 @@ from dagbok.domain.records import HeaderRow, QuestionRow, StepRow, StoredExecuti
 from dagbok.domain.states import AttemptOutcome, Effect
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import Conflict, Fenced, NotFound
+from dagbok.store import deletion
 from dagbok.store.batch import FINAL_RESULT, SYNTHESIS_RESULT, input_name, result_name
 from dagbok.store.database import Database
 from dagbok.store.queries import join_blobs
-from dagbok.store.schema import attempts, commands, dag_executions, human_inputs, plans, sub_steps
+from dagbok.store.schema import ENDED, attempts, commands, dag_executions, human_inputs, plans, sub_steps
 
 
 def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[StoredExecution, set[str]]:
@@ -76,21 +77,29 @@ def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[St
     return stored, set(large)
 
 
-def delete(database: Database, execution_id: ExecutionId) -> int:
-    """Delete the execution with all its rows and return how many sub-steps it had. Its dag and plan stay.
+def delete(database: Database, execution_id: ExecutionId, *, only_ended: bool = False) -> int:
+    """Delete the execution with all its rows and return how many sub-steps it had; see `store/deletion.py`.
 
     Raises:
         NotFound: There is no such execution.
+        Conflict: It has not ended, and only then it was to be deleted.
     """
     with database.writing() as connection:
-        # Counted under the execution's lock, which an append needs too.
-        query = select(dag_executions.c.id).where(dag_executions.c.id == execution_id).with_for_update()
-        if connection.execute(query).one_or_none() is None:
-            raise _no_execution(execution_id)
-        counted = select(sa.func.count()).select_from(sub_steps).where(sub_steps.c.execution_id == execution_id)
-        number = connection.execute(counted).scalar_one()
-        connection.execute(sa.delete(dag_executions).where(dag_executions.c.id == execution_id))
-    return int(number)
+        removed = deletion.remove(connection, [execution_id], *([sa.text(ENDED)] if only_ended else []))
+        if not removed.ids:
+            status = connection.execute(
+                select(dag_executions.c.status).where(dag_executions.c.id == execution_id)
+            ).scalar()
+            raise _no_execution(execution_id) if status is None else not_ended(execution_id, status)
+    return removed.sub_steps
+
+
+def not_ended(execution_id: ExecutionId, status: str) -> Conflict:
+    """Return the error of a deletion that is not allowed."""
+    message = (
+        f"Execution {execution_id} is {status}; cancel it or let it end before it is deleted, or delete it with force."
+    )
+    return Conflict(message, execution_id=execution_id)
 
 
 def write_command(
