@@ -344,6 +344,19 @@ class Dagbok:
         await self._asked(self.service.retry(execution_id, steps=steps, by=by), execution_id)
         return await self.get(execution_id)
 
+    async def delete(self, execution_id: str, *, force: bool = False, by: str | None = None) -> int:
+        """Remove an execution with all it wrote, its dag and plan too if nobody else needs them.
+
+        Returns how many sub-steps went with it. With `force` one that has not ended is cancelled first (`by` says who
+        asks): what runs of it is cut off, and nobody will say whether a `once` step happened.
+
+        Raises:
+            NotFound: There is no such execution.
+            Conflict: It has not ended; with `force`, not within ten seconds: it is being cancelled, ask again.
+            StoreUnavailable: The database is away; nothing was removed.
+        """
+        return await self.service.delete(execution_id, force=force, by=by)
+
     async def _asked(self, asking: Awaitable[int | None], execution_id: str) -> None:
         """Ask something of an execution, and return once that is applied and durable, or `APPLY_PATIENCE_S` is over."""
         applied: set[int | None] = {None}  # nothing was left to ask

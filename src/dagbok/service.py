@@ -29,13 +29,14 @@ from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import EXECUTION_ENDED, Effect, ExecutionStatus, StepStatus
 from dagbok.domain.validate import Limits, Problem, check, literals, read
 from dagbok.domain.values import Json, JsonText
-from dagbok.errors import BadInput, Conflict, DagbokError, NotFound, OutcomeUnknown, StoreUnavailable
+from dagbok.errors import BadInput, Conflict, DagbokError, NotFound, OutcomeUnknown, StoreRejected, StoreUnavailable
 from dagbok.notify import transitions
 from dagbok.settings import Settings
 from dagbok.store.idempotency import Asked, Keys
 from dagbok.store.journal import Journal
 from dagbok.store.queries import Reader
 from dagbok.store.readiness import Readiness
+from dagbok.store.takeover import not_ended
 from dagbok.tools.registry import Registry
 
 log = logging.getLogger("dagbok.service")
@@ -50,6 +51,9 @@ LARGE_PLAN = 50
 SHOWN_ATTEMPTS = 20
 #: How long a submission waits for its commit; less if the database is known to be away.
 SUBMIT_PATIENCE_S = 30
+#: How long a deletion by force waits for the end of what it cancelled, and how often it looks.
+ENDING_S = 10.0
+_LOOK_S = 0.05
 #: How long whoever asks something waits until it is applied; it is durable by then.
 HEARING_S = 5
 
@@ -305,8 +309,14 @@ class Service(Diary):
         text = await asyncio.to_thread(self.reader.plan, dag_id) if dag_id.startswith("dag_") else None
         if text is None:
             raise NotFound(f"There is no dag {dag_id!r}.", dag_id=dag_id)
-        with self._keys.alone(asked):
-            return await self._submit(values.decode(text), options, asked, large=True, dag_id=DagId(dag_id))
+        try:
+            with self._keys.alone(asked):
+                return await self._submit(values.decode(text), options, asked, large=True, dag_id=DagId(dag_id))
+        except StoreRejected:
+            if await asyncio.to_thread(self.reader.plan, dag_id) is not None:
+                raise
+            # It was deleted, with the last of its executions, just before this one was written.
+            raise NotFound(f"There is no dag {dag_id!r}.", dag_id=dag_id) from None
 
     async def _submit(
         self, document: Json, options: Options, asked: Asked | None, *, large: bool, dag_id: DagId | None = None
@@ -454,18 +464,42 @@ class Service(Diary):
         status = self._step_status(execution_id, task_id)
         raise Conflict(f"Sub-step {task_id!r} of {execution_id} does not wait for an answer; it is {status}.")
 
-    async def delete(self, execution_id: str) -> int:
+    async def delete(self, execution_id: str, *, force: bool = False, by: str | None = None) -> int:
         """Remove an ended execution with all it wrote; return how many sub-steps went with it.
 
+        With `force` one that has not ended is cancelled first, whoever owns it, and removed once it has.
+
         Raises:
-            NotFound, Conflict: No such execution; it has not ended.
+            NotFound: No such execution.
+            Conflict: It has not ended; with `force`, not within `ENDING_S`. It is being cancelled then: ask again.
         """
-        row = await asyncio.to_thread(self.execution, execution_id)
-        if row["status"] not in EXECUTION_ENDED:
-            message = f"Execution {execution_id} is {row['status']}; cancel it or let it end before it is deleted."
-            raise Conflict(message, execution_id=execution_id)
+        if force:
+            await self._end(execution_id, by)
+        else:
+            status = (await asyncio.to_thread(self.execution, execution_id))["status"]
+            if status not in EXECUTION_ENDED:
+                raise not_ended(execution_id, status)
         await self._ensure_available()
-        return await self._journal.delete(ExecutionId(execution_id))
+        # Judged again under its lock: somebody may retry it at this very moment.
+        return await self._journal.delete(ExecutionId(execution_id), only_ended=True)
+
+    async def _end(self, execution_id: str, by: str | None) -> None:
+        """Cancel an execution and return once it has ended, durably."""
+        try:
+            async with asyncio.timeout(ENDING_S):
+                if not await self._ended(execution_id):
+                    with suppress(Conflict):  # it has ended by itself just now
+                        await self.cancel(execution_id, by=by)
+                while not await self._ended(execution_id):  # noqa: ASYNC110 - its owner may be another process
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            advice = "has not ended yet; delete it again in a moment"
+            raise Conflict(
+                f"Execution {execution_id} is being cancelled, and {advice}.", execution_id=execution_id
+            ) from None
+
+    async def _ended(self, execution_id: str) -> bool:
+        return (await asyncio.to_thread(self.execution, execution_id))["status"] in EXECUTION_ENDED
 
     async def _ensure_available(self) -> None:
         # The journal would hold on until the database is back; a caller is better told to come again.

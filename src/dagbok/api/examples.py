@@ -236,7 +236,7 @@ PROBLEMS: Final[dict[int, dict[str, Any]]] = {
     404: _problem(404, "not_found", "Not found", f"There is no execution '{EXECUTION_ID}'."),
     409: _problem(
         409, "conflict", "Conflict",
-        f"Execution {EXECUTION_ID} is running; cancel it or let it end before it is deleted.",
+        f"Execution {EXECUTION_ID} is running; cancel it or let it end before it is deleted, or delete it with force.",
     ),
     413: _problem(413, "too_large", "Too large", "The body has 9,437,184 bytes; at most 8,454,144 are accepted."),
     415: _problem(
@@ -286,6 +286,12 @@ def ended_problem(name: str) -> dict[str, Any]:
 #: The 422 of requests without a plan.
 PARAMETER_PROBLEM: Final = _problem(
     422, "invalid_input", "Invalid input", f"The request has 1 problem: {_LIMIT.message}", _LIMIT
+)
+
+_FORCE: Final = Problem("/force", "bad_value", "`force` is 'perhaps': Input should be a valid boolean.")
+#: The 422 of a deletion.
+FORCE_PROBLEM: Final = _problem(
+    422, "invalid_input", "Invalid input", f"The request has 1 problem: {_FORCE.message}", _FORCE
 )
 
 #: The 409 of a submission.

@@ -31,6 +31,7 @@ ExecutionId = Annotated[str, Path(description="The id of the execution", example
 TaskId = Annotated[str, Path(description="The id of the sub-task in the plan, or `__SYNTHESIS__`", examples=["1"])]
 Limit = Annotated[int, Query(ge=1, le=100, description="At most so many, from 1 to 100")]
 Offset = Annotated[int, Query(ge=0, le=MAX_INTEGER, description="How many to pass over")]
+Force = Annotated[bool, Query(description="Whether to cancel it first, if it has not ended")]
 Status = Annotated[ExecutionStatus | None, Query(description="Only executions in this state")]
 
 _ONE = "/dag-executions/{execution_id}"
@@ -186,15 +187,18 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
     @routes.delete(
         _ONE,
         summary="Delete an execution",
-        description="With all it wrote. Only one that has ended: cancel it first.",
+        description="With all it wrote, its dag and plan too if nothing else needs them. 409 if it has not ended. With "
+        "`force=true` it is cancelled first; 409 if it does not end within ten seconds: it is being cancelled, and the "
+        "same request in a moment deletes it.",
         response_model=wire.DeleteResponse,
-        responses=success(200, "It is gone", examples.DELETED) | problems(404, 409, 503),
+        responses=success(200, "It is gone", examples.DELETED)
+        | problems(404, 409, 422, 503, unprocessable=examples.FORCE_PROBLEM),
         tags=["executions"],
     )
-    async def delete_execution(execution_id: ExecutionId) -> Response:
+    async def delete_execution(execution_id: ExecutionId, force: Force = False) -> Response:
         _storable(execution_id, "execution")
         _writable(service)
-        deleted = await service.delete(execution_id)
+        deleted = await service.delete(execution_id, force=force)
         gone = wire.DeleteResponse(
             message=examples.DELETED_MESSAGE,
             execution_id=execution_id,

@@ -139,9 +139,10 @@ def attempts(execution_id: str, task_id: str) -> Call[Sequence[wire.Attempt]]:
     return Call("GET", path, _read(lambda data: wire.AttemptList.read(data).attempts))
 
 
-def delete(execution_id: str) -> Call[wire.DeleteResponse]:
+def delete(execution_id: str, force: bool) -> Call[wire.DeleteResponse]:
     """The end of all that an execution wrote."""
-    return Call("DELETE", _path(execution_id), _read(wire.DeleteResponse.read))
+    params = {"force": "true"} if force else None
+    return Call("DELETE", _path(execution_id), _read(wire.DeleteResponse.read), params)
 
 
 def command(execution_id: str, name: str, by: str | None) -> Call[wire.CommandResponse]:

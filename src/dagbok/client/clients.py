@@ -153,9 +153,16 @@ class Client:
         """Return all tries of a sub-step that did not end well, oldest first. Raises NotFound."""
         return self._send(calls.attempts(execution_id, task_id))
 
-    def delete(self, execution_id: str) -> wire.DeleteResponse:
-        """Remove an execution that has ended. Raises NotFound, Conflict."""
-        return self._send(calls.delete(execution_id))
+    def delete(self, execution_id: str, *, force: bool = False) -> wire.DeleteResponse:
+        """Remove an execution that has ended; with `force` one that has not is cancelled first.
+
+        Raises:
+            NotFound: There is none; where an answer was lost, it is gone.
+            Conflict: It has not ended; with `force`, not within ten seconds: it is being cancelled, ask again.
+            StoreUnavailable: The server cannot be reached, or cannot write now; nothing was removed.
+            OutcomeUnknown: The answer was lost. Look, or ask again.
+        """
+        return self._send(calls.delete(execution_id, force))
 
     def cancel(self, execution_id: str, *, by: str | None = None) -> wire.CommandResponse:
         """Ask for the end of an execution: what runs is cut off, what waits does not begin.
@@ -314,9 +321,9 @@ class AsyncClient:
         """See `Client.attempts`."""
         return await self._send(calls.attempts(execution_id, task_id))
 
-    async def delete(self, execution_id: str) -> wire.DeleteResponse:
+    async def delete(self, execution_id: str, *, force: bool = False) -> wire.DeleteResponse:
         """See `Client.delete`."""
-        return await self._send(calls.delete(execution_id))
+        return await self._send(calls.delete(execution_id, force))
 
     async def cancel(self, execution_id: str, *, by: str | None = None) -> wire.CommandResponse:
         """See `Client.cancel`."""

@@ -94,7 +94,7 @@ def delete(database: Database, execution_id: ExecutionId, *, only_ended: bool = 
     return removed.sub_steps
 
 
-def not_ended(execution_id: ExecutionId, status: str) -> Conflict:
+def not_ended(execution_id: str, status: str) -> Conflict:
     """Return the error of a deletion that is not allowed."""
     message = (
         f"Execution {execution_id} is {status}; cancel it or let it end before it is deleted, or delete it with force."
