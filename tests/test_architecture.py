@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "notify": {"store", "domain"},
     "service": {"store", "tools", "llm", "cluster", "notify", "domain"},
     "app": {"service", "notify", "cluster", "llm", "tools", "store", "engine", "domain", "wire"},
-    "outside": {"service", "cluster", "tools", "store"},
+    "outside": {"service", "cluster", "tools", "store", "domain"},
     "wire": {"domain"},
     "api": {"app", "service", "wire", "domain"},
     "client": {"wire", "domain"},

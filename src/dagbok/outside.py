@@ -5,11 +5,13 @@ None of it takes the engine's lock, so all of it works beside one that runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dagbok.cluster.alone import Commander as Commander  # for those who may not look into `cluster`
+from dagbok.cluster.pruning import Pruner as Pruner
+from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import NotFound
 from dagbok.service import Diary
 from dagbok.settings import Settings
@@ -40,6 +42,16 @@ def open_commands(settings: Settings, secrets: Vault, *, command: str) -> Iterat
     """
     with _current(settings) as database:
         yield Diary(Reader(database)), Commander(database, redactor=secrets.redactor, command=command)
+
+
+@contextmanager
+def open_pruning(settings: Settings, before_ms: int, statuses: Collection[ExecutionStatus]) -> Iterator[Pruner]:
+    """Open a database to delete what ended before that time, beside whatever engine owns it.
+
+    Raises like `open_diary`.
+    """
+    with _current(settings) as database:
+        yield Pruner(database, before_ms, statuses)
 
 
 def find_owner(settings: Settings) -> Owner | None:

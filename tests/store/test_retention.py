@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.states import ExecutionStatus
@@ -105,6 +106,26 @@ def test_a_batch_is_bounded_in_rows_and_the_batches_take_all(
     fill(database, [9] * 3)
     assert prune(database, DAY_MS) == [5, 5, 2, 1, 3]
     assert rows(database) == {}
+
+
+def test_a_batch_is_found_by_its_index(database: Database) -> None:
+    """SQLite would sort all that ended, for each batch anew, where it may look at the states first."""
+    if not database.name.startswith("sqlite"):
+        pytest.skip("the other one goes by statistics, which an empty database has none of")
+    fill(database, [1])
+    seen: list[tuple[str, Any]] = []
+    listened = (
+        database._engine,
+        "before_cursor_execute",
+        lambda _, __, text, values, *more: seen.append((text, values)),
+    )
+    sa.event.listen(*listened)
+    retention.Batch(database, DAY_MS, statuses={ExecutionStatus.FAILED}, after=(0, ExecutionId(""))).run()
+    sa.event.remove(*listened)
+    text, values = next(each for each in seen if each[0].startswith("SELECT"))
+    with database.reading() as connection:
+        steps = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
+    assert steps == ["SEARCH dag_executions USING INDEX ix_dag_executions_ended (completed_at>? AND completed_at<?)"]
 
 
 def test_one_that_goes_on_again_meanwhile_stays(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

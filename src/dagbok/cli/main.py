@@ -291,6 +291,29 @@ def current(database: Database = None) -> None:
     raise typer.Exit(command(settings))
 
 
+@db.command()
+def prune(
+    older_than: Annotated[str, typer.Option(metavar="SPAN", help="Since its end: 30d, 12h, 90m, 2w.")],
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="STATE", help="Only those that ended so, such as failed; repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    vacuum: Annotated[
+        bool, typer.Option("--vacuum", help="Give the space back to the system, too; says so if that holds others up.")
+    ] = False,
+    json: Json = False,
+    database: Database = None,
+) -> None:
+    """Delete executions that ended long ago, a few at a time, beside a running engine or without one."""
+    settings = _settings(database_url=database)
+    from dagbok.cli.prune import prune as command
+
+    raise typer.Exit(
+        command(older_than, status or [], dry_run=dry_run, yes=yes, vacuum=vacuum, json=json, settings=settings)
+    )
+
+
 def main() -> None:
     """Run the program and end the process with its exit code."""
     prepare()

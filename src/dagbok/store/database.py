@@ -28,7 +28,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import UserDefinedType
 
-from dagbok.errors import DagbokError, Misconfigured, StoreRejected, StoreUnavailable
+from dagbok.errors import Conflict, DagbokError, Misconfigured, StoreRejected, StoreUnavailable
 from dagbok.store import trouble
 from dagbok.store.connections import BUSY_TIMEOUT_S, Backend, Patience, Session, connect_postgresql, connect_sqlite
 from dagbok.store.lock import EngineLock, FileLock, SessionLock, read_file_owner, read_session_owner
@@ -40,6 +40,8 @@ _PGDialect: Any = PGDialect_psycopg  # its constructor has no annotations
 # A bind parameter of a compiled statement; not the cast that may follow it.
 _BIND: Final = re.compile(r"(?<!:):p_(\w+)")
 _SCHEME: Final = re.compile(r"[\w+]+://")
+_INCREMENTAL: Final = 2  # of SQLite's auto_vacuum: free pages are given back when asked for
+_VACUUM_PAGES: Final = 500  # in one step, for which others wait
 _ROW_HEADER_BYTES: Final = 28  # of a row on PostgreSQL, with the pointer to it
 # `reading` and `writing` tell the `begin` listener of SQLite what to begin.
 _WRITES: Final = "dagbok_writes"
@@ -277,6 +279,58 @@ class Database:
         # Each column by itself: of a whole row the server would fetch what lies outside of the table.
         sizes = [sa.func.coalesce(sa.func.pg_column_size(column), 0) for column in table.c]
         return sum(sizes, sa.literal(_ROW_HEADER_BYTES, literal_execute=True))
+
+    def free_bytes(self) -> int | None:
+        """Return how much of the SQLite file holds nothing and is used again; None: PostgreSQL does not tell."""
+        if not self._path:
+            return None
+        with self.reading() as connection:
+            pages = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+            return int(pages) * int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+
+    def vacuum(self, tables: Sequence[str], *, alone: bool) -> Iterator[int]:
+        """Give free space back to the system, and yield in between how many bytes are left to give.
+
+        On SQLite in small steps that let others write; the first time the whole file has to be rewritten, during which
+        nobody writes. On PostgreSQL nobody is held up; the server keeps most of the space, and uses it again.
+
+        Args:
+            tables: Those of Dagbok.
+            alone: Whether nobody else would be held up.
+
+        Raises:
+            Conflict: It would hold up others for long.
+            StoreUnavailable: The database does not answer, or is being written to.
+        """
+        driver = self._connect()  # in autocommit: a vacuum is no part of a transaction
+        try:
+            if self._path:
+                yield from self._vacuum_file(driver, alone)
+            else:
+                driver.patience = None  # it takes its time, and says nothing meanwhile
+                driver.execute(f"VACUUM {', '.join(tables)}")
+        except (sqlite3.Error, psycopg.Error) as exc:
+            raise self.translate(exc) from exc
+        finally:
+            driver.close()
+
+    def _vacuum_file(self, driver: sqlite3.Connection, alone: bool) -> Iterator[int]:
+        def number(name: str) -> int:
+            return int(driver.execute(f"PRAGMA {name}").fetchone()[0])
+
+        if number("auto_vacuum") != _INCREMENTAL:
+            if not alone:
+                raise Conflict(
+                    f"The file {self._path} has to be rewritten once before it can shrink beside an engine, and nobody "
+                    "can write meanwhile: stop the engine first. Without that its free space is used again."
+                )
+            driver.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
+            driver.execute("VACUUM")
+        while free := number("freelist_count"):
+            yield free * number("page_size")
+            driver.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+        # The file shrinks when the log is written back; that waits for nobody.
+        driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def serialize_migrations(self, connection: sa.Connection) -> None:
         """Let one process at a time go past here, until the end of its transaction."""

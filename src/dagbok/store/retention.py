@@ -6,7 +6,7 @@ with more rows than that makes a batch of its own. Whatever stops it between two
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -16,12 +16,12 @@ from dagbok.domain.ids import ExecutionId
 from dagbok.domain.states import ExecutionStatus
 from dagbok.store import deletion
 from dagbok.store.database import Database
-from dagbok.store.schema import dag_executions
+from dagbok.store.schema import dag_executions, metadata
 
 #: Rows of one batch, about: sub-steps, events, and some more for each execution.
-BATCH_ROWS: Final = 400
+BATCH_ROWS: Final = 120
 _ROWS_BESIDE: Final = 5  # execution, dag, plan, and a command or attempt now and then
-_MOST: Final = BATCH_ROWS // _ROWS_BESIDE
+_MOST: Final = 100  # rows that are looked at for a batch
 
 #: When an execution ended, and which: a place in the order in which they go.
 Place = tuple[int, ExecutionId]
@@ -115,9 +115,15 @@ def count(database: Database, before_ms: int, statuses: Collection[ExecutionStat
         return int(connection.execute(meant(counted, deletion.ended_before(before_ms), statuses)).scalar_one())
 
 
+def vacuum(database: Database, *, alone: bool) -> Iterator[int]:
+    """Give free space back; see `Database.vacuum`."""
+    return database.vacuum([table.name for table in metadata.sorted_tables], alone=alone)
+
+
 def meant(
     query: sa.Select[Any], ended: Collection[deletion.Condition], statuses: Collection[ExecutionStatus]
 ) -> sa.Select[Any]:
     """Return `query` of those executions alone."""
     query = query.where(*ended)
-    return query.where(dag_executions.c.status.in_(sorted(statuses))) if statuses else query
+    others = sorted(set(ExecutionStatus) - set(statuses)) if statuses else []
+    return query.where(dag_executions.c.status.not_in(others)) if others else query  # as `ENDED` is told

@@ -15,7 +15,7 @@ down_revision = "0002"
 
 def upgrade() -> None:
     """Index the ends and the plans."""
-    ended = sa.text("status IN ('cancelled', 'completed', 'failed', 'partial')")
+    ended = sa.text("completed_at IS NOT NULL")
     op.create_index(
         "ix_dag_executions_ended",
         "dag_executions",
