@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from dagbok import wire
 from dagbok.cluster.local import LocalWorker
+from dagbok.cluster.retention import Retention
 from dagbok.domain.call import Call
 from dagbok.domain.ids import SYNTHESIS_TOOL, ExecutionId
 from dagbok.domain.plan import Plan
@@ -211,6 +212,10 @@ class Dagbok:
         taken = await worker.start(recover=self._recover)
         if taken or scheduler.parked:
             log.info("unfinished executions: going on with %d, %d wait for a time", taken, len(scheduler.parked))
+        if self._recover and settings.retention_days is not None:  # `dagbok run` ends with what it runs
+            retention = Retention(writing, scheduler.clock, days=settings.retention_days)
+            stack.push_async_callback(retention.close)
+            retention.start()
 
     def _hear_late(self, call: Call, value: object, error: BaseException | None) -> None:
         """Take what an abandoned thread brought after all."""

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     retry_max_backoff_s: Annotated[float, Field(ge=0, le=7 * 86_400)] = 60.0
     close_grace_s: Annotated[float, Field(ge=0, le=3600)] = 5.0  #: what runs has so long to end when the engine closes
 
+    #: Executions are deleted so many days after their end, with their idempotency keys; None: never
+    retention_days: Annotated[float, Field(ge=0.01, le=36_500)] | None = None
+
     max_sub_tasks: Annotated[int, Field(ge=1)] = 10_000  #: of one plan
     max_plan_bytes: Annotated[int, Field(ge=1)] = 8 * 2**20  #: of one plan as JSON
     max_result_bytes: Annotated[int, Field(ge=1)] = 32 * 2**20  #: of one result, and of one step's resolved params
