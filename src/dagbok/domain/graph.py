@@ -30,7 +30,7 @@ def build(parents: Sequence[Sequence[int]]) -> Graph:
         for parent in above:
             children[parent].append(position)
     remaining = [1] * len(parents)
-    for position in reversed(_topological(parents, children)):
+    for position in reversed(topological(parents, children)):
         for child in children[position]:
             if remaining[child] >= remaining[position]:
                 remaining[position] = remaining[child] + 1
@@ -46,7 +46,7 @@ def cycles(parents: Sequence[Sequence[int]]) -> list[list[int]]:
     for position, above in enumerate(parents):
         for parent in above:
             children[parent].append(position)
-    left = set(range(len(parents))).difference(_topological(parents, children))
+    left = set(range(len(parents))).difference(topological(parents, children))
     found: list[list[int]] = []
     for start, component in _components(parents, left):
         # Each member has a parent in its own component, so walking up from anywhere ends in a cycle.
@@ -102,7 +102,8 @@ def _components(parents: Sequence[Sequence[int]], left: set[int]) -> list[tuple[
     return sorted(found, key=lambda pair: pair[0])
 
 
-def _topological(parents: Sequence[Sequence[int]], children: Sequence[Sequence[int]]) -> list[int]:
+def topological(parents: Sequence[Sequence[int]], children: Sequence[Sequence[int]]) -> list[int]:
+    """Return the positions, each behind all that it waits for; those within or behind a cycle are left out."""
     unmet = [len(above) for above in parents]
     order = [position for position, count in enumerate(unmet) if not count]
     for position in order:  # grows while it is read
