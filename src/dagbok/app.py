@@ -20,6 +20,7 @@ from dagbok import wire
 from dagbok.cluster.local import LocalWorker
 from dagbok.cluster.retention import Retention
 from dagbok.domain.call import Call
+from dagbok.domain.diagram import MEDIA_TYPES
 from dagbok.domain.ids import SYNTHESIS_TOOL, ExecutionId
 from dagbok.domain.plan import Plan
 from dagbok.domain.records import Changes
@@ -284,6 +285,15 @@ class Dagbok:
         """Return an execution as it stands, with its sub-steps and their whole results. Raises NotFound."""
         return await asyncio.to_thread(read_execution, self.service, execution_id)
 
+    async def graph(self, execution_id: str, format: str = "svg") -> str:
+        """Return who waits for whom in an execution, with the states, as `svg`, `mermaid`, `dot` or `json` text.
+
+        Raises:
+            NotFound: There is no such execution.
+            BadInput: There is no such format, or the graph is too large for it.
+        """
+        return await asyncio.to_thread(read_graph, self.service, execution_id, format)
+
     async def list(
         self, *, limit: int = 50, offset: int = 0, status: ExecutionStatus | str | None = None
     ) -> list[wire.ExecutionSummary]:
@@ -416,6 +426,14 @@ def read_execution(diary: Diary, execution_id: str) -> wire.Execution:
     """Return an execution with its sub-steps and their whole results. Raises NotFound."""
     row, steps = diary.details(execution_id, whole=True)
     return wire.Execution.read(wire.execution_json(row, steps))
+
+
+def read_graph(diary: Diary, execution_id: str, format: str) -> str:
+    """Return the graph of an execution in one of the formats of `dagbok.domain.diagram`. Raises NotFound, BadInput."""
+    if format not in MEDIA_TYPES:
+        raise BadInput(f"`format` is {format!r}; it is one of {', '.join(MEDIA_TYPES)}.", pointer="/format")
+    _, diagram = diary.graph(execution_id)
+    return wire.graph_document(diagram, format).decode()
 
 
 def model_hint(model: str | None) -> str | None:

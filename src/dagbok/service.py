@@ -18,7 +18,8 @@ from typing import Any
 import uuid_utils
 
 from dagbok.cluster.local import LocalWorker
-from dagbok.domain import answers, values
+from dagbok.domain import answers, diagram, values
+from dagbok.domain.diagram import Diagram
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import DagId, Epoch, ExecutionId, TaskId
@@ -158,6 +159,18 @@ class Diary:
         if step["result"] is not None or step["result_bytes"] is None:
             return step
         return {**step, "result": self.reader.result(step["execution_id"], step["task_id"])}
+
+    def graph(self, execution_id: str) -> tuple[Row, Diagram]:
+        """Return an execution (id, title, status, last_event_seq, updated_at) and its graph; no result is read.
+
+        Raises:
+            NotFound: No such execution.
+            BadInput: It has more dependencies than a graph shows.
+        """
+        found = self.reader.outline(execution_id)
+        if found is None:
+            raise _no_execution(execution_id)
+        return found[0], diagram.of(*found)
 
     def result(self, execution_id: str, task_id: str) -> JsonText:
         """Return the whole result of a sub-step as JSON text. Raises NotFound, also while there is none."""

@@ -16,6 +16,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from dagbok.domain import dot, mermaid, svg
+from dagbok.domain.diagram import Diagram, Node
 from dagbok.domain.plan import LONGEST_S, Id, Plan
 from dagbok.domain.records import Page
 from dagbok.domain.retry import RetryObject
@@ -191,6 +193,67 @@ class AttemptList(Shape):
     execution_id: str
     task_id: str
     attempts: list[Attempt]
+
+
+class GraphNode(Shape):
+    """A sub-step in the graph of its execution."""
+
+    task_id: str
+    position: int
+    description: str
+    action_type: Literal["tool", "inference", "human"]
+    tool_or_prompt_name: str
+    status: StepStatus
+    reason: str | None
+    attempt: int
+    error_code: str | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_ms: int | None
+    next_attempt_at: datetime | None
+    x: int | None = Field(description="Of its upper left corner; y grows downwards")
+    y: int | None
+    width: int | None
+    height: int | None
+
+
+class GraphEdge(Shape):
+    """A sub-step (`target`) that waits for another (`source`), by task id."""
+
+    source: str
+    target: str
+
+
+class GraphFrame(Shape):
+    """Many sub-steps, or chains of them, that wait for the same and free the same: drawn in one frame."""
+
+    task_ids: list[str]
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class GraphLine(Shape):
+    """A line of the picture: an edge from each of the sources to each of the targets."""
+
+    sources: list[str]
+    targets: list[str]
+    points: list[tuple[int, int]] = Field(description="From above; upright where it leaves and enters")
+
+
+class Graph(Shape):
+    """Who waits for whom in an execution, and where a picture has it."""
+
+    execution_id: str
+    title: str
+    status: ExecutionStatus
+    width: int | None = Field(description="Of the picture; null, as all coordinates, where lines are too many for one")
+    height: int | None
+    nodes: list[GraphNode] = Field(description="In task-id order, the synthesis last")
+    edges: list[GraphEdge]
+    frames: list[GraphFrame]
+    lines: list[GraphLine]
 
 
 class SubmitOptions(Shape):
@@ -386,6 +449,7 @@ _STEP = tuple(
     (name, to_camel(name)) for name in SubStep.model_fields if name not in ("result_url", "attempts", "question")
 )
 _QUESTION = tuple((name, field.alias or to_camel(name)) for name, field in Question.model_fields.items())
+_NODE = tuple((name, to_camel(name)) for name in Node._fields)
 _ATTEMPT = tuple((name, to_camel(name)) for name in Attempt.model_fields if name != "duration_ms")
 
 
@@ -423,6 +487,13 @@ def attempts_json(execution_id: str, task_id: str, rows: Iterable[Row]) -> bytes
     return orjson.dumps({"executionId": execution_id, "taskId": task_id, "attempts": attempts})
 
 
+def graph_document(diagram: Diagram, format: str) -> bytes:
+    """Return a graph in one of `dagbok.domain.diagram.MEDIA_TYPES`. Raises BadInput where it cannot be shown so."""
+    if format == "json":
+        return orjson.dumps(_graph(diagram))
+    return {"mermaid": mermaid.write, "dot": dot.write, "svg": svg.write}[format](diagram).encode()
+
+
 def result_url(execution_id: str, task_id: str) -> str:
     """Return the path of a sub-step's whole result."""
     return f"/api/v1/dag-executions/{execution_id}/sub-steps/{quote(task_id, safe='')}/result"
@@ -433,6 +504,37 @@ def _execution(row: Row, sub_steps: Iterable[Row] | None) -> dict[str, Any]:
     if sub_steps is not None:
         view["subSteps"] = [_sub_step(step) for step in sub_steps]
     return view
+
+
+def _graph(diagram: Diagram) -> dict[str, Any]:
+    drawing = diagram.drawing()
+    ids = [node.task_id for node in diagram.nodes]
+    nodes = []
+    for number, node in enumerate(diagram.nodes):
+        view = {camel: _field(name, getattr(node, name)) for name, camel in _NODE}
+        box = drawing.boxes[number] if drawing else (None,) * 4
+        nodes.append(view | dict(zip(("x", "y", "width", "height"), box, strict=True)))
+    return {
+        "executionId": diagram.execution_id,
+        "title": diagram.title,
+        "status": diagram.status,
+        "width": drawing.width if drawing else None,
+        "height": drawing.height if drawing else None,
+        "nodes": nodes,
+        "edges": [
+            {"source": ids[parent], "target": ids[number]}
+            for number, above in enumerate(diagram.parents)
+            for parent in above
+        ],
+        "frames": [
+            {"taskIds": [ids[member] for chain in frame.chains for member in chain], **frame.box._asdict()}
+            for frame in (drawing.frames if drawing else ())
+        ],
+        "lines": [
+            {"sources": [ids[at] for at in r.sources], "targets": [ids[at] for at in r.targets], "points": r.points}
+            for r in (drawing.routes if drawing else ())
+        ],
+    }
 
 
 def _sub_step(row: Row) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from fastapi import Request, Response
 
 from dagbok.api.headers import accepts_gzip
 from dagbok.api.openapi import version
+from dagbok.domain import svg
+from dagbok.domain.diagram import MEDIA_TYPES
 
 #: Smaller answers fit a packet or two either way.
 MIN_GZIP_BYTES: Final = 1024
@@ -23,6 +25,12 @@ _GZIP_FORMAT: Final = 16 + zlib.MAX_WBITS
 def json(content: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer of JSON text."""
     return Response(content, status, headers, media_type="application/json")
+
+
+def graph(content: bytes, format: str, headers: Mapping[str, str]) -> Response:
+    """Return an answer that is a graph; a picture that is opened by itself may load nothing and run nothing."""
+    guarded = {"Content-Security-Policy": svg.CSP} if format == "svg" else {}
+    return Response(content, 200, {**headers, **guarded}, media_type=MEDIA_TYPES[format])
 
 
 def again(response: Response, headers: Mapping[str, str]) -> Response:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import orjson
+
 from dagbok import wire
 from dagbok.api import problems
+from dagbok.domain import diagram
 from dagbok.domain.validate import Problem
 
 EXECUTION_ID: Final = "dag-exec_01932f3e-7c1b-7d2a-9f53-3f1c0a6c2b11"
@@ -155,6 +158,34 @@ EXECUTIONS: Final = {
     "pagination": {"limit": 50, "offset": 0, "count": 1, "total": 1, "nextCursor": None},
 }
 SUB_STEPS: Final = {"executionId": EXECUTION_ID, "subSteps": [SUB_STEP]}
+_DIAGRAM: Final = diagram.of(
+    {"id": EXECUTION_ID, "title": "README promises", "status": "running"},
+    [
+        {**dict.fromkeys(diagram.Node._fields), **row}
+        for row in (
+            {
+                "task_id": "1", "position": 0, "description": "Read the file", "action_type": "tool",
+                "tool_or_prompt_name": "read_file", "dependencies": "[]", "status": "completed", "attempt": 2,
+                "started_at": 1_736_933_401_180, "completed_at": 1_736_933_401_480, "duration_ms": 300,
+            },
+            {
+                "task_id": "2", "position": 1, "description": "Name the promises", "action_type": "inference",
+                "tool_or_prompt_name": "inference", "dependencies": '["1"]', "status": "running", "attempt": 1,
+                "started_at": 1_736_933_401_480,
+            },
+        )
+    ],
+)  # fmt: skip
+GRAPH: Final = orjson.loads(wire.graph_document(_DIAGRAM, "json"))
+#: The same in each format, by media type.
+GRAPHS: Final[dict[str, Any]] = {
+    "application/json": {"example": GRAPH},
+    **{
+        media_type: {"schema": {"type": "string"}, "example": wire.graph_document(_DIAGRAM, format).decode()}
+        for format, media_type in diagram.MEDIA_TYPES.items()
+        if format != "json"
+    },
+}
 DELETED: Final = {
     "message": DELETED_MESSAGE,
     "executionId": EXECUTION_ID,
@@ -292,6 +323,13 @@ _FORCE: Final = Problem("/force", "bad_value", "`force` is 'perhaps': Input shou
 #: The 422 of a deletion.
 FORCE_PROBLEM: Final = _problem(
     422, "invalid_input", "Invalid input", f"The request has 1 problem: {_FORCE.message}", _FORCE
+)
+_FORMAT: Final = Problem(
+    "/format", "bad_value", "`format` is 'png': Input should be 'json', 'mermaid', 'dot' or 'svg'."
+)
+#: The 422 of a graph.
+FORMAT_PROBLEM: Final = _problem(
+    422, "invalid_input", "Invalid input", f"The request has 1 problem: {_FORMAT.message}", _FORMAT
 )
 
 #: The 409 of a submission.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from functools import partial
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -33,6 +33,7 @@ Limit = Annotated[int, Query(ge=1, le=100, description="At most so many, from 1 
 Offset = Annotated[int, Query(ge=0, le=MAX_INTEGER, description="How many to pass over")]
 Force = Annotated[bool, Query(description="Whether to cancel it first, if it has not ended")]
 Status = Annotated[ExecutionStatus | None, Query(description="Only executions in this state")]
+Format = Annotated[Literal["json", "mermaid", "dot", "svg"], Query(description="What the graph is written in")]
 
 _ONE = "/dag-executions/{execution_id}"
 
@@ -150,6 +151,29 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         def make() -> Response:
             row, steps = service.details(execution_id)
             return answers.json(wire.sub_steps_json(execution_id, steps), headers=_tagged(row) | _ASK_FIRST)
+
+        return await _unchanged(service, request, execution_id) or await reads.made(request, make)
+
+    @routes.get(
+        f"{_ONE}/graph",
+        summary="Get the graph of an execution",
+        description="Who waits for whom, with the states, as JSON with coordinates, as Mermaid or Graphviz text, or "
+        "as a picture. The same state gives the same bytes.",
+        response_model=wire.Graph,
+        responses=success(
+            200, "The graph as it stands", examples.GRAPH, content=examples.GRAPHS, headers=openapi.TAG_HEADERS
+        )
+        | openapi.NOT_MODIFIED
+        | problems(404, 422, 503, unprocessable=examples.FORMAT_PROBLEM),
+        openapi_extra=openapi.parameters(openapi.IF_NONE_MATCH),
+        tags=["executions"],
+    )
+    async def get_graph(request: Request, execution_id: ExecutionId, format: Format = "json") -> Response:
+        _storable(execution_id, "execution")
+
+        def make() -> Response:
+            row, diagram = service.graph(execution_id)
+            return answers.graph(wire.graph_document(diagram, format), format, _tagged(row) | _ASK_FIRST)
 
         return await _unchanged(service, request, execution_id) or await reads.made(request, make)
 

@@ -133,6 +133,12 @@ def result(execution_id: str, task_id: str) -> Call[Json]:
     return Call("GET", _path(execution_id, "sub-steps", task_id, "result"), _read(orjson.loads))
 
 
+def graph(execution_id: str, format: str) -> Call[wire.Graph | str]:
+    """The graph of an execution; read, if it is JSON."""
+    read: Callable[[bytes], wire.Graph | str] = wire.Graph.read if format == "json" else bytes.decode
+    return Call("GET", _path(execution_id, "graph"), _read(read), {"format": format})
+
+
 def attempts(execution_id: str, task_id: str) -> Call[Sequence[wire.Attempt]]:
     """The tries of a sub-step that did not end well."""
     path = _path(execution_id, "sub-steps", task_id, "attempts")

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar, overload
 
 import httpx2
 
@@ -148,6 +148,21 @@ class Client:
     def result(self, execution_id: str, task_id: str) -> Json:
         """Return the whole result of a sub-step. Raises NotFound, also while there is none."""
         return self._send(calls.result(execution_id, task_id))
+
+    @overload
+    def graph(self, execution_id: str, format: Literal["json"] = "json") -> wire.Graph: ...
+
+    @overload
+    def graph(self, execution_id: str, format: Literal["mermaid", "dot", "svg"]) -> str: ...
+
+    def graph(self, execution_id: str, format: str = "json") -> wire.Graph | str:
+        """Return who waits for whom, with the states: as a `Graph`, or as the text of a format.
+
+        Raises:
+            NotFound: There is no such execution.
+            BadInput: There is no such format, or the graph is too large for it.
+        """
+        return self._send(calls.graph(execution_id, format))
 
     def attempts(self, execution_id: str, task_id: str) -> Sequence[wire.Attempt]:
         """Return all tries of a sub-step that did not end well, oldest first. Raises NotFound."""
@@ -316,6 +331,16 @@ class AsyncClient:
     async def result(self, execution_id: str, task_id: str) -> Json:
         """See `Client.result`."""
         return await self._send(calls.result(execution_id, task_id))
+
+    @overload
+    async def graph(self, execution_id: str, format: Literal["json"] = "json") -> wire.Graph: ...
+
+    @overload
+    async def graph(self, execution_id: str, format: Literal["mermaid", "dot", "svg"]) -> str: ...
+
+    async def graph(self, execution_id: str, format: str = "json") -> wire.Graph | str:
+        """See `Client.graph`."""
+        return await self._send(calls.graph(execution_id, format))
 
     async def attempts(self, execution_id: str, task_id: str) -> Sequence[wire.Attempt]:
         """See `Client.attempts`."""

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import func, select, text
 
 from dagbok.domain import values
+from dagbok.domain.diagram import Node
 from dagbok.domain.ids import DagId, ExecutionId, TaskId
 from dagbok.domain.records import Command, Page
 from dagbok.domain.states import ExecutionStatus
@@ -184,6 +185,16 @@ class Reader:
         small = sa.case((sub_steps.c.result_bytes <= inline_bytes, sub_steps.c.result)).label("result")
         query = select(*columns, small).where(sub_steps.c.execution_id == execution_id)
         return self._rows(query.order_by(sub_steps.c.position))
+
+    def outline(self, execution_id: str) -> tuple[Row, list[Row]] | None:
+        """Return an execution and its sub-steps as far as a graph shows them: no results, inputs, or errors' words."""
+        of, step = dag_executions.c, sub_steps.c
+        found = select(of.id, of.title, of.status, of.last_event_seq, of.updated_at).where(of.id == execution_id)
+        columns = [step[name] for name in (*Node._fields, "dependencies")]
+        steps = select(*columns).where(step.execution_id == execution_id).order_by(step.position)
+        with self._connection() as connection:
+            row = connection.execute(found).mappings().first()
+            return None if row is None else (dict(row), [dict(one) for one in connection.execute(steps).mappings()])
 
     def result(self, execution_id: str, task_id: str) -> JsonText | None:
         """Return the whole result of a sub-step as JSON text."""
