@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import dagbok
+from dagbok.domain import diagram, mermaid, submission
+from dagbok.domain.plan import Plan
 from dagbok.domain.validate import check
 from dagbok.settings import Settings
 
@@ -33,6 +35,29 @@ def test_the_plan_of_the_readme_is_a_plan() -> None:
     assert text
     anything = {"type": "object"}
     assert check(json.loads(text[1]), dict.fromkeys(("read_file", "write_file", "inference"), anything)) == []
+
+
+def test_the_picture_of_the_readme_is_that_of_the_demo() -> None:
+    plan = Plan.model_validate(json.loads((ROOT / "examples" / "briefing.json").read_text(encoding="utf-8")))
+    tasks = [*plan.sub_tasks, submission.synthesis_task(plan)]
+    rows = [
+        {
+            **dict.fromkeys(diagram.Node._fields),
+            "task_id": task.id,
+            "position": position,
+            "description": task.description,
+            "action_type": task.action_type,
+            "tool_or_prompt_name": task.tool_or_prompt.name,
+            "dependencies": json.dumps(submission.dependencies(task)),
+            "status": "completed",
+            "attempt": 1,
+        }
+        for position, task in enumerate(filter(None, tasks))
+    ]
+    row = {"id": "dag-exec_1", "title": plan.title, "status": "completed"}
+    shown = re.search(r"```mermaid\n(.*?)```", README, re.DOTALL)
+    assert shown
+    assert shown[1] == mermaid.write(diagram.of(row, rows))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from dagbok import __version__
 from dagbok.cli.terminal import clean, note, out, prepare
-from dagbok.errors import DagbokError, InvalidPlan, Stalled, TooLarge
+from dagbok.errors import BadInput, DagbokError, InvalidPlan, Stalled, TooLarge
 
 if TYPE_CHECKING:
     from dagbok.settings import Settings
@@ -254,11 +254,25 @@ def list_(
 def show(
     execution: Annotated[str, typer.Argument(metavar="ID", help="An id, the start of one, or latest.")] = "latest",
     events: Annotated[bool, typer.Option("--events", help="The lines of the diary, too.")] = False,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Draw who waits for whom instead; with --json, as JSON.")
+    ] = False,
+    format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="Write the graph as svg, mermaid, dot or json.")
+    ] = None,
     json: Json = False,
     database: Database = None,
 ) -> None:
     """Show an execution: its steps, errors and result."""
     settings = _settings(database_url=database)
+    if graph or format is not None:
+        if events:
+            raise BadInput("--events goes with the steps; a graph has none.")
+        if json and format not in (None, "json"):
+            raise BadInput("--json and --format ask for two documents; take one.")
+        from dagbok.cli.graph import show_graph
+
+        raise typer.Exit(show_graph(execution, format or ("json" if json else None), settings))
     from dagbok.cli.show import show as command
 
     raise typer.Exit(command(execution, json=json, events=events, settings=settings))

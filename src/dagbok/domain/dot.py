@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from dagbok.domain.diagram import LOOKS, Diagram
-from dagbok.domain.labels import cut, plain
+from dagbok.domain.labels import plain, prose
 
 _ROOM: Final = 32
 
@@ -18,12 +18,12 @@ def write(diagram: Diagram) -> str:
 
 def _lines(diagram: Diagram) -> Iterator[str]:
     yield f"digraph {_quoted(diagram.execution_id)} {{"
-    yield f'    graph [label={_quoted(cut(plain(diagram.title), 120))}, labelloc=t, fontname="sans-serif"]'
+    yield f'    graph [label={_quoted(prose(plain(diagram.title), 120))}, labelloc=t, fontname="sans-serif"]'
     yield '    node [shape=box, style="rounded,filled", fontname="sans-serif", fontsize=11]'
     yield '    edge [color="#868e96", arrowsize=0.7]'
     for number, node in enumerate(diagram.nodes):
         look = LOOKS[node.status]
-        label = [f"{look.sign} {node.heading(_ROOM)}", cut(plain(node.description), _ROOM)]
+        label = [f"{look.sign} {node.heading(_ROOM)}", prose(plain(node.description), _ROOM)]
         style = ', style="rounded,filled,dashed"' if look.dashed else ""
         yield (
             f"    n{number} [label={_quoted(*label)}, tooltip={_quoted(*node.story().splitlines())}, "

@@ -32,6 +32,18 @@ def cut(text: str, room: int) -> str:
     return text
 
 
+def prose(text: str, room: int) -> str:
+    """Return the beginning of a sentence as `cut` does, ending with a whole word where that costs little room."""
+    found = cut(text, room)
+    if found == text:
+        return text
+    kept = found.removesuffix("…")
+    last = kept.rfind(" ")
+    if text[len(kept) : len(kept) + 1] != " " and last > len(kept) * 2 // 3:
+        kept = kept[:last]
+    return f"{kept.rstrip(' ,;:-')}…"
+
+
 def squeezed(text: str, room: int) -> str:
     """Return text with "…" in its middle where it does not fit: names that begin alike often end otherwise."""
     if cut(text, room) == text:

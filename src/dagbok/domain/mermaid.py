@@ -11,7 +11,7 @@ from typing import Final
 
 from dagbok.domain import values
 from dagbok.domain.diagram import LOOKS, Diagram, Node
-from dagbok.domain.labels import cut, plain
+from dagbok.domain.labels import plain, prose
 
 #: Columns of a description; Mermaid has no place for the rest.
 _ROOM: Final = 60
@@ -25,7 +25,7 @@ def write(diagram: Diagram) -> str:
 
 
 def _lines(diagram: Diagram) -> Iterator[str]:
-    if title := cut(plain(diagram.title), 120):
+    if title := prose(plain(diagram.title), 120):
         yield "---"
         yield f"title: {values.encode(title)}"
         yield "---"
@@ -43,7 +43,7 @@ def _lines(diagram: Diagram) -> Iterator[str]:
 
 def _label(node: Node) -> str:
     heading = f"{LOOKS[node.status].sign} {node.heading(_ROOM)}"
-    parts = [heading, cut(plain(node.description), _ROOM)]
+    parts = [heading, prose(plain(node.description), _ROOM)]
     return "<br/>".join(_escaped(part) for part in parts if part)
 
 

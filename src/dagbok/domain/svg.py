@@ -15,7 +15,7 @@ from typing import Final
 
 from dagbok.domain.diagram import LOOKS, Diagram, Node
 from dagbok.domain.drawing import Drawing, Points
-from dagbok.domain.labels import cut, plain, squeezed
+from dagbok.domain.labels import plain, prose, squeezed
 from dagbok.domain.layout import Box
 from dagbok.errors import BadInput
 
@@ -81,7 +81,7 @@ def _parts(diagram: Diagram, drawing: Drawing) -> Iterator[str]:
         f'<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         f'<path class="tip" stroke="none" d="M0 0L8 4L0 8z"/></marker>{_clips(drawing)}</defs>'
         f'<rect class="back" width="{width}" height="{height}"/>'
-        f'<text class="head" x="{_MARGIN}" y="{_MARGIN + 16}">{_text(cut(title, (width - 2 * _MARGIN) // 10))}</text>'
+        f'<text class="head" x="{_MARGIN}" y="{_MARGIN + 16}">{_text(prose(title, (width - 2 * _MARGIN) // 10))}</text>'
     )
     yield from legend
     left = _MARGIN + (width - 2 * _MARGIN - drawing.width) // 2
@@ -129,7 +129,7 @@ def _box(node: Node, box: Box, size: str) -> Iterable[str]:
         yield f'<text {sign} x="10" y="20">{LOOKS[node.status].sign}</text><g clip-path="url(#box)">'
         yield f'<text class="name" x="27" y="20">{heading}</text>'
         description = plain(node.description)
-        if words := cut(description, _room(description[:80], box.width - 20)):
+        if words := prose(description, _room(description[:80], box.width - 20)):
             yield f'<text x="10" y="38">{_text(words)}</text>'
         yield "</g>"
     elif size == "small":
