@@ -126,7 +126,7 @@ def test_the_clients_and_the_library_have_it_too(server: Server, ended: str) -> 
     with Client(server.url) as client:
         graph = client.graph(ended)
         assert [node.task_id for node in graph.nodes] == ["1", "2", "3", "__SYNTHESIS__"]
-        assert (graph.nodes[0].x, graph.lines[0].points[0]) == (110, (208, 48))
+        assert (graph.nodes[0].x, graph.lines[0].points[0]) == (118, (224, 48))
         for format in ("mermaid", "dot", "svg"):
             text = client.graph(ended, format=format)
             assert text == server.client.get(graph_path(ended, format)).text

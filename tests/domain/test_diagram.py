@@ -121,10 +121,10 @@ def test_a_small_plan_as_mermaid_dot_and_json() -> None:
         {"source": "3", "target": SYNTHESIS},
     ]
     assert [(node["taskId"], node["x"], node["y"]) for node in document["nodes"]] == [
-        ("1", 110, 0), ("2", 0, 94), ("3", 220, 94), (SYNTHESIS, 110, 188),
+        ("1", 118, 0), ("2", 0, 94), ("3", 236, 94), (SYNTHESIS, 118, 188),
     ]  # fmt: skip
-    assert (document["width"], document["height"]) == (416, 236)
-    assert document["lines"][0] == {"sources": ["1"], "targets": ["2"], "points": [[208, 48], [98, 94]]}
+    assert (document["width"], document["height"]) == (448, 236)
+    assert document["lines"][0] == {"sources": ["1"], "targets": ["2"], "points": [[224, 48], [106, 94]]}
     assert wire.Graph.read(written(of, "json")).nodes[1].error_code == "timeout"
 
 
@@ -201,7 +201,7 @@ def test_hostile_words_stay_words(format: str) -> None:
         lines = text.splitlines()
         assert json.loads(lines[1].removeprefix("title: ")).startswith('"]; </text>')
         for line in lines[4:6]:
-            assert re.fullmatch(r'    n\d\["(?:[^"<>&#`\\]|#\d+;|<br/>)*"\]:::completed', line)
+            assert re.fullmatch(r'    n\d\["(?:[^"<>&#`\\:{}]|#\d+;|<br/>)*"\]:::completed', line)
         assert lines[6] == "    n0 --> n1"
     elif format == "dot":
         lines = text.splitlines()

@@ -49,7 +49,7 @@ class Size(NamedTuple):
 
 #: The first that suits is taken: room for words, for the id, or for a colour only.
 SIZES: Final = (
-    Size("full", 196, 48, 12, 20, Spacing(across=24, down=46, bend=14, parts=48), boxes=20, nodes=600),
+    Size("full", 212, 48, 12, 20, Spacing(across=24, down=46, bend=14, parts=48), boxes=20, nodes=600),
     Size("small", 92, 26, 8, 14, Spacing(across=12, down=44, bend=8, parts=32), boxes=100, nodes=2_500),
     Size("dot", 14, 14, 4, 8, Spacing(across=6, down=40, bend=4, parts=24), boxes=2**31, nodes=2**31),
 )

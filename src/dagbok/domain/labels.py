@@ -25,7 +25,7 @@ def cut(text: str, room: int) -> str:
     kept = 0  # characters that leave a column for the ellipsis
     for at, char in enumerate(text):
         used += columns(char)
-        if used > room or at >= 8 * room:  # a base may carry any number of marks
+        if used > room or at >= 2 * room + 8:  # a base may carry any number of marks
             return f"{text[:kept].rstrip()}…"
         if used < room:
             kept = at + 1
@@ -53,7 +53,7 @@ def squeezed(text: str, room: int) -> str:
     left = room - 1 - sum(map(columns, head))
     for char in reversed(text):
         left -= columns(char)
-        if left < 0 or len(tail) > 8 * room:
+        if left < 0 or len(tail) > 2 * room + 8:
             break
         tail = char + tail
     return f"{head}…{tail}"

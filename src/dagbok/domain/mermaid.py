@@ -15,8 +15,10 @@ from dagbok.domain.labels import plain, prose
 
 #: Columns of a description; Mermaid has no place for the rest.
 _ROOM: Final = 60
-# Words of a plan stand within quotes. There Mermaid knows entities (#...;), HTML and Markdown; none is let through.
-_SPECIAL: Final = re.compile(r"""[^\w \-,:/'?!()%=.…·✓▶✗↷⊘]|__|^[\d\-]+[.)]?(?= )""")
+# Words of a plan stand within quotes. There Mermaid knows entities (#...;), HTML and Markdown; none is let through. A
+# colon would be taken, behind the word "style", for the beginning of a rule whose entities are to be left alone, and
+# with the ligature begin the placeholders that stand for entities while Mermaid parses.
+_SPECIAL: Final = re.compile(r"""[!"#$&*:;<>@\[\\\]^`{|}~\ufb02]|__|^[\d\-+]+[.)]?(?= )""")
 
 
 def write(diagram: Diagram) -> str:
