@@ -26,7 +26,7 @@ FORMATS = sorted(MEDIA_TYPES)
 #: Markup, quotes, entities and escapes of every format, control characters.
 EVIL = (
     '"]; </text><script>alert(1)</script> &amp; &#x41; <!-- ]]> \\N \\" #quot; `**x**` %%{init}%% click\n---\r end\t'
-    "\x1b[31m"
+    "\x1b[31m style a:b;"
 )
 #: What turns text around, too, and what is no character.
 HOSTILE = f"{EVIL}\x00\x08\u202e\u2028\ufffe\ud800{EVIL}"

@@ -135,7 +135,7 @@ def of(execution: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> Diag
     Raises:
         BadInput: There are more dependencies than any format bears.
     """
-    rows = sorted(steps, key=lambda step: (step["task_id"] == SYNTHESIS, step["position"]))
+    rows = sorted(steps, key=lambda step: step["position"])  # the synthesis is last
     nodes = [Node(**{name: row[name] for name in Node._fields}) for row in rows]
     at = {node.task_id: position for position, node in enumerate(nodes)}
     parents: list[tuple[int, ...]] = []
