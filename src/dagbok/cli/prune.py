@@ -14,7 +14,6 @@ import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dagbok.cli import render, summary
-from dagbok.cli.exit_codes import INTERRUPTED
 from dagbok.cli.terminal import is_terminal, line, note, out
 from dagbok.cli.words import counted, local
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus
@@ -22,6 +21,7 @@ from dagbok.errors import BadInput
 from dagbok.outside import Pruner, find_owner, open_pruning
 from dagbok.settings import Settings
 
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell has it
 _SPAN: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _LONGEST_S: Final = 36_500 * 86_400
@@ -60,7 +60,7 @@ def prune(
         done, interrupted = _delete(pruner, number)
         if interrupted:
             note(f"Interrupted. {counted(done.executions, 'execution')} deleted; the same command goes on.")
-            return INTERRUPTED
+            return _INTERRUPTED
         freed = "" if done.freed_bytes is None else f"; {_size(done.freed_bytes)} are free for what comes"
         _tell(f"{counted(done.executions, f'{named}execution')} deleted{freed}.", done, before_ms, json)
         if vacuum:
