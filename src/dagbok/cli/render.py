@@ -20,7 +20,7 @@ from dagbok import wire
 from dagbok.cli.attempts import NO_TRIES, Tries, attempts_of
 from dagbok.cli.terminal import clean, clean_json, is_terminal, line, out
 from dagbok.cli.words import REASONS, SIGNS, aligned, clock, counted, left, shown_error, shown_id, shown_tool, span
-from dagbok.domain.states import ExecutionStatus
+from dagbok.domain.states import ENDED, ExecutionStatus
 
 #: A longer result is shown as it is: laying out Markdown takes its time.
 MARKDOWN_CHARS = 200_000
@@ -167,7 +167,8 @@ def _tool(step: wire.SubStep) -> str:
 
 
 def _took(step: wire.SubStep) -> str:
-    return span(step.duration_ms) if step.duration_ms is not None else ""
+    ended = step.status in ENDED  # that of one between two attempts is of the one that failed
+    return span(step.duration_ms) if ended and step.duration_ms is not None else ""
 
 
 def _described(step: wire.SubStep) -> str:

@@ -30,7 +30,7 @@ MAX_VALUE_BYTES: Final = 64 * 1024
 #: once more what was redacted before it was written.
 LOGGERS: Final = (
     "dagbok", "dagbok.api", "dagbok.cli", "dagbok.cluster", "dagbok.engine", "dagbok.http", "dagbok.journal",
-    "dagbok.tools.registry",
+    "dagbok.retention", "dagbok.service", "dagbok.tools.registry",
 )  # fmt: skip
 
 # What every record has, and logging itself reads.
