@@ -26,8 +26,10 @@ demo: $(VENV)/installed ## Run examples/briefing.json: no API key, no network be
 	@mkdir -p demo-workspace
 	@$(BIN)/dagbok run examples/briefing.json --database sqlite:///demo-workspace/demo.db --workspace .
 
+# Three processes for two processors: a third of the time tests wait for disks, databases and other processes. Files in
+# the order of their names: those with few and long tests would otherwise come last, and one process would wait for them.
 test: $(VENV)/installed-dev lint types ## Lint, check the types, run all tests
-	@$(BIN)/pytest -q -n 2 --dist loadfile
+	@$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 chaos: $(VENV)/installed-dev ## Kill 1,000 processes (KILLS=n) and run the fault tests at length, in about half an hour
 	@DAGBOK_CHAOS=1 $(BIN)/pytest -q -n 2 --dist loadfile $(wildcard tests/faults) tests/chaos

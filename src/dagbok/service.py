@@ -22,7 +22,7 @@ from dagbok.domain import answers, diagram, values
 from dagbok.domain.diagram import Diagram
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
-from dagbok.domain.ids import DagId, Epoch, ExecutionId, TaskId
+from dagbok.domain.ids import SYNTHESIS, DagId, Epoch, ExecutionId, TaskId
 from dagbok.domain.plan import HUMAN, LONGEST_S, Plan, SubTask
 from dagbok.domain.records import NewExecution, Page
 from dagbok.domain.rerun import LOST, RETRYABLE
@@ -226,6 +226,8 @@ class Diary:
         if not named:
             return
         rows = {row["task_id"]: row for row in self.sub_steps(execution_id, inline_bytes=0)}
+        if set(named) == {SYNTHESIS} and all(row["status"] != StepStatus.COMPLETED for row in rows.values()):
+            raise BadInput("Nothing has completed that the synthesis could put together.", pointer="/steps/0")
         for position, task_id in enumerate(named):
             row = rows.get(task_id)
             if row is None or row["status"] not in LOST:

@@ -101,8 +101,8 @@ class Rerun(Flow):
                     chosen.add(child)
                     again.append(child)
                     stack.append(child)
-        synthesis_lost = self.synthesis is not None and self.steps[self.synthesis].status in LOST
-        if not again and not synthesis_lost:
+        alone = self.synthesis is not None and self.steps[self.synthesis].status in LOST
+        if not again and not (alone and self.tally[StepStatus.COMPLETED]):
             raise self._refused("Nothing of it was lost that could run again.")
         return again
 
