@@ -334,6 +334,7 @@ class Owner:
             lost = any(
                 parent.status is StepStatus.FAILED
                 or (parent.status is StepStatus.SKIPPED and parent.reason == "dependency_failed")
+                or (parent.status is StepStatus.CANCELLED and execution.header.retry_count)  # and not named since
                 for parent in above
             )
             skipped = step.status is StepStatus.SKIPPED and step.reason == "dependency_failed"

@@ -38,6 +38,8 @@ from dagbok.store.trouble import words
 # Any number does, as long as nobody else's program in the same database uses it: "dagbok" in ASCII.
 _LOCK_KEY: Final = int.from_bytes(b"dagbok", "big")
 _MARK: Final = "dagbok engine "  # begins the owner's words in the session's query text
+# How long who has locked a file may take to say who it is.
+_WORDS_S: Final = 1.0
 # How long the server may take to see that a session is over whose process is.
 _LET_GO_S: Final = 5.0
 # How long the server may take to hear that we let go; a closing waits for it.
@@ -239,10 +241,17 @@ class FileLock(_Lock):
                 os.close(handle)
                 if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     raise Misconfigured(f"The file system of {self._path} cannot lock: {exc.strerror}.") from exc
-                raise in_use(str(self._database), read_words(self._path)) from exc
+                raise in_use(str(self._database), self._words_of_others()) from exc
             if _identity(handle) == _identity(self._path):
                 return handle
             os.close(handle)  # it was removed before it was locked, and the next to come locks another
+
+    def _words_of_others(self) -> Owner | None:
+        """Return what the holder says of itself: written once it has the lock, so a moment later."""
+        until = time.monotonic() + _WORDS_S
+        while not (words := read_words(self._path)) and time.monotonic() < until:
+            time.sleep(0.01)
+        return words
 
     def _take_again(self) -> None:
         if _identity(self._database) != self._database_file:
