@@ -23,6 +23,7 @@ from chaos.sidelog import SideLog
 from chaos.tools import result_of
 from dagbok import AsyncClient, Dagbok
 from dagbok.errors import Conflict, DagbokError
+from dagbok.service import Submitted
 
 #: Between two looks of a person into the inbox.
 _LOOK_S = 0.02
@@ -63,6 +64,12 @@ class Embedded:
 
     def __init__(self, dagbok: Dagbok) -> None:
         self._dagbok = dagbok
+        self._submissions: set[asyncio.Task[Submitted]] = set()
+
+    async def settle(self) -> None:
+        """Let the submissions under way end, one way or the other, while the engine is open."""
+        if self._submissions:
+            await asyncio.wait(self._submissions, timeout=5)
 
     async def submit(self, planned: Planned) -> tuple[str, bool]:
         submitting = self._dagbok.submit(
@@ -72,7 +79,8 @@ class Embedded:
             idempotency_key=planned.key,
         )
         task = asyncio.ensure_future(submitting)
-        # A program that stops lets its submission end, one way or the other.
+        self._submissions.add(task)
+        task.add_done_callback(self._submissions.discard)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         made = await asyncio.shield(task)
         return made.execution_id, made.replayed

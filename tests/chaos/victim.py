@@ -92,9 +92,11 @@ async def _embedded(job: Job, log: SideLog) -> int:
     async with AsyncExitStack() as stack:
         dagbok = await _opened(stack, settings, log)
         log.write("phase", phase="open")
+        embedded = Embedded(dagbok)
         try:
-            await _work(Driver(Embedded(dagbok), log, job.seed), job, stop)
+            await _work(Driver(embedded, log, job.seed), job, stop)
         finally:
+            await embedded.settle()  # a program that stops has time for that
             log.write("phase", phase="closing")
     log.write("phase", phase="closed")
     return 0
