@@ -225,8 +225,9 @@ class Diary:
         """Return if each of these sub-tasks can run again. Raises NotFound, BadInput (with a pointer)."""
         if not named:
             return
+        chosen = frozenset(named)
         rows = {row["task_id"]: row for row in self.sub_steps(execution_id, inline_bytes=0)}
-        if set(named) == {SYNTHESIS} and all(row["status"] != StepStatus.COMPLETED for row in rows.values()):
+        if chosen == {SYNTHESIS} and all(row["status"] != StepStatus.COMPLETED for row in rows.values()):
             raise BadInput("Nothing has completed that the synthesis could put together.", pointer="/steps/0")
         for position, task_id in enumerate(named):
             row = rows.get(task_id)
@@ -234,7 +235,7 @@ class Diary:
                 state = "not in it" if row is None else f"{row['status']}; only what failed or was cancelled runs again"
                 raise BadInput(f"The sub-task {task_id!r} is {state}.", pointer=f"/steps/{position}")
             for parent in values.decode(row["dependencies"]):
-                if parent not in named and rows[parent]["status"] in LOST:
+                if parent not in chosen and rows[parent]["status"] in LOST:
                     why = f"depends on {parent!r}, which is {rows[parent]['status']}; name it as well"
                     raise BadInput(f"The sub-task {task_id!r} {why}.", pointer=f"/steps/{position}")
 

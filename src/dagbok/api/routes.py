@@ -310,6 +310,11 @@ def _add_command(routes: APIRouter, service: Service, name: str, ask: _Ask, what
 
 
 def _add_retry(routes: APIRouter, service: Service) -> None:
+    told = success(202, "The wish is durable", examples.RESUMED) | problems(
+        400, 404, 409, 415, 422, 503,
+        unprocessable=examples.COMMAND_PROBLEM, conflict=examples.not_retried_problem("running"),
+    )  # fmt: skip
+
     def resumed(row: Row, retry_count: int, message: str) -> Response:
         answer = wire.ResumeResponse(
             execution_id=row["id"], dag_id=row["dag_id"], retry_count=retry_count, message=message
@@ -332,14 +337,10 @@ def _add_retry(routes: APIRouter, service: Service) -> None:
             "tool has done, somebody is asked, unless `steps` names it."
         ),
         response_model=wire.ResumeResponse,
-        responses=success(202, "The wish is durable", examples.RESUMED)
-        | problems(
-            400, 404, 409, 415, 422, 503,
-            unprocessable=examples.COMMAND_PROBLEM, conflict=examples.not_retried_problem("running"),
-        ),
+        responses=told,
         openapi_extra=RETRY,
         tags=["executions"],
-    )  # fmt: skip
+    )
     async def retry_execution(request: Request, execution_id: ExecutionId) -> Response:
         _storable(execution_id, "execution")
         _writable(service)
@@ -351,14 +352,10 @@ def _add_retry(routes: APIRouter, service: Service) -> None:
         summary="Let an execution go on, whatever stopped it",
         description="One that is paused is resumed; one that ended without completing runs its lost part again.",
         response_model=wire.ResumeResponse,
-        responses=success(202, "The wish is durable", examples.RESUMED)
-        | problems(
-            400, 404, 409, 415, 422, 503,
-            unprocessable=examples.COMMAND_PROBLEM, conflict=examples.not_retried_problem("running"),
-        ),
+        responses=told,
         openapi_extra=COMMAND,
         tags=["executions"],
-    )  # fmt: skip
+    )
     async def resume_dag(request: Request, execution_id: ExecutionId) -> Response:
         _storable(execution_id, "execution")
         _writable(service)

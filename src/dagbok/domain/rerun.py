@@ -43,9 +43,13 @@ class Rerun(Flow):
         if self.status not in RETRYABLE:
             state = "has completed" if self.status is ExecutionStatus.COMPLETED else f"is {self.status}"
             raise Conflict(f"Execution {self.id} {state}; nothing of it can be retried.", execution_id=self.id)
-        again = self._with_skipped(self._lost() if only is None else self._named(only))
+        named = None if only is None else self._named(only)
+        again = self._with_skipped(self._lost() if named is None else named)
+        looked_at = frozenset(named or ())
         doubtful = {
-            position: self.steps[position].input for position in again if self._is_doubtful(self.steps[position], only)
+            position: self.steps[position].input
+            for position in again
+            if position not in looked_at and _is_doubtful(self.steps[position])
         }
         self._begin_anew(now_ms, by, again)
         for position in again:
@@ -75,9 +79,10 @@ class Rerun(Flow):
             if (status := self.steps[position].status) not in LOST:
                 raise self._refused(f"Sub-task {task_id!r} is {status}; only what failed or was cancelled runs again.")
             positions.append(position)
+        chosen = frozenset(positions)
         for position in positions:
             for parent in self.graph.parents[position]:
-                if not self.steps[parent].done and parent not in positions:
+                if not self.steps[parent].done and parent not in chosen:
                     names = f"{self.steps[position].task.id!r} depends on {self.steps[parent].task.id!r}"
                     raise self._refused(f"Sub-task {names}, which was lost as well; name both.")
         return positions
@@ -106,14 +111,6 @@ class Rerun(Flow):
             raise self._refused("Nothing of it was lost that could run again.")
         return again
 
-    @staticmethod
-    def _is_doubtful(step: Step, only: Collection[TaskId] | None) -> bool:
-        """Whether nobody knows what the last attempt of a `once` step has done, and nobody has said."""
-        if step.effect is not Effect.ONCE or (only is not None and step.task.id in only):
-            return False
-        cut_off = step.status is StepStatus.CANCELLED and step.error_code == Reason.OUTCOME_UNKNOWN
-        return cut_off or step.error_code == "crash_loop"
-
     def _begin_anew(self, now_ms: int, by: str | None, again: Sequence[int]) -> None:
         header = self.header
         header.retry_count += 1
@@ -140,3 +137,11 @@ class Rerun(Flow):
         self._move(position, StepStatus.PENDING)
         step.put_back()
         self._unwritten.event(EventType.SUBSTEP_RETRYING, step, now_ms, {"attempt": step.attempt, "reason": "retry"})
+
+
+def _is_doubtful(step: Step) -> bool:
+    """Whether nobody knows what the last attempt of a `once` step has done, and nobody has said."""
+    if step.effect is not Effect.ONCE:
+        return False
+    cut_off = step.status is StepStatus.CANCELLED and step.error_code == Reason.OUTCOME_UNKNOWN
+    return cut_off or step.error_code == "crash_loop"
