@@ -88,23 +88,25 @@ def test_the_next_process_knows_what_was_retried_and_how_often_it_may_fail(datab
     async def main() -> None:
         clock = FakeClock()
         work = Tool("pure", "a")
-        plan = _plan(_task("a", retry={"max_attempts": 2, "backoff_seconds": 50, "jitter": 0}), _task("b", "a"))
+        plan = _plan(
+            _task("a", retry={"max_attempts": 3, "backoff_seconds": 50, "factor": 1, "jitter": 0}), _task("b", "a")
+        )
         async with Dagbok(database_url, tools=[work.tool], clock=clock, journal=clock.watch) as dagbok:
             id = await _submit(dagbok, plan)
-            assert (await clock.run(dagbok.wait(id)))["a"].attempt == 2
+            assert (await clock.run(dagbok.wait(id)))["a"].attempt == 3
             await clock.advance(1)
             await dagbok.retry(id)
             await clock.timer_set(at_least=49, at_most=51)
         clock = clock.next_process()
         async with Dagbok(database_url, tools=[work.tool], clock=clock, journal=clock.watch) as dagbok:
             after = await clock.run(dagbok.wait(id))
-            assert (after.status, after["a"].attempt, after["a"].error_code) == ("failed", 4, "tool_error")
+            assert (after.status, after["a"].attempt, after["a"].error_code) == ("failed", 6, "tool_error")
             await clock.advance(1)
             work.broken.clear()
             await dagbok.retry(id)
             after = await clock.run(dagbok.wait(id))
-        assert (after.status, after["a"].attempt, after["b"].attempt, after.retry_count) == ("completed", 5, 1, 2)
-        assert work.log == {"a": 5, "b": 1}
+        assert (after.status, after["a"].attempt, after["b"].attempt, after.retry_count) == ("completed", 7, 1, 2)
+        assert work.log == {"a": 7, "b": 1}
 
     asyncio.run(main())
     _sound(database_url)
