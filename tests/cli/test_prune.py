@@ -94,7 +94,11 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(project: Project, monkeypa
         return run(batch)
 
     monkeypatch.setattr(retention.Batch, "run", interrupted)
-    stopped = project.call("db", "prune", "--older-than", "1d", "--yes")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    try:
+        stopped = project.call("db", "prune", "--older-than", "1d", "--yes")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (stopped.returncode, "the same command goes on" in stopped.stderr) == (130, True)
     found = re.search(r"(\d+) executions deleted", stopped.stderr)
     assert found is not None
