@@ -22,13 +22,14 @@ ALLOWED: dict[str, set[str]] = {
     "llm": {"domain", "tools.registry"},
     "cluster": {"engine", "store", "domain"},
     "notify": {"store", "domain"},
-    "service": {"store", "tools", "llm", "cluster", "notify", "domain"},
-    "app": {"service", "notify", "cluster", "llm", "tools", "store", "engine", "domain", "wire"},
-    "outside": {"service", "cluster", "tools", "store", "domain"},
+    "diary": {"store", "domain"},
+    "service": {"diary", "store", "tools", "llm", "cluster", "notify", "domain"},
+    "app": {"service", "diary", "notify", "cluster", "llm", "tools", "store", "engine", "domain", "wire"},
+    "outside": {"diary", "cluster", "tools", "store", "domain"},
     "wire": {"domain"},
-    "api": {"app", "service", "wire", "domain"},
+    "api": {"app", "service", "diary", "wire", "domain"},
     "client": {"wire", "domain"},
-    "cli": {"app", "outside", "api", "client", "service", "wire", "domain"},
+    "cli": {"app", "outside", "api", "client", "service", "diary", "wire", "domain"},
     "testing": {"engine", "llm", "domain"},
     "__init__": {"app", "client", "tools", "domain"},
     "__main__": {"cli"},
@@ -69,7 +70,7 @@ HOMES: dict[str, set[str]] = {
         "cli",
         "testing",
     },
-    "time": set(ALLOWED) - {"domain", "errors", "settings", "wire", "service"},
+    "time": set(ALLOWED) - {"domain", "errors", "settings", "wire", "service", "diary"},
 }
 
 #: Files of `store` that may name a dialect.

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from dagbok import wire
 from dagbok.cluster.local import LocalWorker
 from dagbok.cluster.retention import Retention
+from dagbok.diary import Diary
 from dagbok.domain.call import Call
 from dagbok.domain.diagram import MEDIA_TYPES
 from dagbok.domain.ids import SYNTHESIS_TOOL, ExecutionId
@@ -38,7 +39,7 @@ from dagbok.llm.extractive import HINT, NAME
 from dagbok.llm.inference import Inference, Synthesis
 from dagbok.llm.models import Models
 from dagbok.notify import transitions
-from dagbok.service import ClarificationNeeded, Diary, Options, Service, Submitted
+from dagbok.service import ClarificationNeeded, Options, Service, Submitted
 from dagbok.settings import Settings, load
 from dagbok.store import migrations
 from dagbok.store.database import Database

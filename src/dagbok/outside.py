@@ -11,9 +11,9 @@ from pathlib import Path
 
 from dagbok.cluster.alone import Commander as Commander  # for those who may not look into `cluster`
 from dagbok.cluster.pruning import Pruner as Pruner
+from dagbok.diary import Diary
 from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import NotFound
-from dagbok.service import Diary
 from dagbok.settings import Settings
 from dagbok.store import migrations
 from dagbok.store.database import Database, read_owner

@@ -12,9 +12,9 @@ import pytest
 from api.inside import PATH, Inside, inside
 from api.serving import task
 from dagbok import wire
+from dagbok.diary import SHOWN_ATTEMPTS
 from dagbok.domain.call import Charge
 from dagbok.errors import ToolError
-from dagbok.service import SHOWN_ATTEMPTS
 from dagbok.tools.decorator import tool
 
 FIELDS = {

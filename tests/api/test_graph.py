@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from api.inside import inside
 from api.serving import Server, plan, task
 from dagbok import Client
+from dagbok.diary import Diary
 from dagbok.errors import BadInput, NotFound
-from dagbok.service import Diary
 from dagbok.store.database import Database
 from dagbok.store.queries import Reader
 

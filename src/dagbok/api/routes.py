@@ -20,10 +20,11 @@ from dagbok.api import answers, body, examples, headers, openapi
 from dagbok.api.openapi import ANSWER, COMMAND, RETRY, SUBMISSION, problems, success
 from dagbok.api.reads import Reads, Whole
 from dagbok.api.waiting import Waiting
+from dagbok.diary import Row
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus
 from dagbok.domain.values import MAX_INTEGER
 from dagbok.errors import BadInput, DagbokError, NotFound, StoreUnavailable
-from dagbok.service import ClarificationNeeded, Row, Service, Submitted
+from dagbok.service import ClarificationNeeded, Service, Submitted
 
 PREFIX = "/api/v1"
 

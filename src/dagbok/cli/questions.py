@@ -10,9 +10,9 @@ from urllib.parse import quote
 from dagbok.cli.beside import owner_words
 from dagbok.cli.terminal import clean, line
 from dagbok.cli.words import counted, shown_error, shown_id
+from dagbok.diary import Diary
 from dagbok.domain import doubt, values
 from dagbok.outside import find_owner
-from dagbok.service import Diary
 from dagbok.settings import Settings
 
 #: The answer by the kind of question. None is JSON before somebody has chosen, so that nothing is answered by accident.

@@ -27,12 +27,13 @@ from dagbok.cli.show import find
 from dagbok.cli.stopping import Interrupted, run_until_stopped
 from dagbok.cli.terminal import note, redact_with, stdout_reserved
 from dagbok.cli.watching import Watch, follow
+from dagbok.diary import Diary
 from dagbok.domain.records import Page
 from dagbok.domain.states import EXECUTION_ENDED
 from dagbok.domain.values import Json
 from dagbok.errors import Conflict, DagbokError, Misconfigured
 from dagbok.outside import find_owner, open_commands, open_diary
-from dagbok.service import Diary, Service
+from dagbok.service import Service
 from dagbok.settings import Settings
 
 T = TypeVar("T")

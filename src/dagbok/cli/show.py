@@ -17,11 +17,11 @@ from dagbok.cli.beside import works_on
 from dagbok.cli.questions import asks
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
 from dagbok.cli.words import SIGNS, ago, aligned, left, local, shown_error, shown_id
+from dagbok.diary import Diary
 from dagbok.domain.records import Page
 from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import BadInput, NotFound
 from dagbok.outside import Owner, find_owner, open_diary
-from dagbok.service import Diary
 from dagbok.settings import Settings
 
 _PREFIX: Final = "dag-exec_"

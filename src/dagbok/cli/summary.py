@@ -21,11 +21,11 @@ from dagbok.cli.attempts import Tries
 from dagbok.cli.questions import Questions, asks
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
 from dagbok.cli.words import aligned, counted, shown_error
+from dagbok.diary import Diary
 from dagbok.domain.rerun import RETRYABLE
 from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import DagbokError
 from dagbok.outside import find_owner
-from dagbok.service import Diary
 from dagbok.settings import Settings
 
 

@@ -11,10 +11,11 @@ from dagbok import wire
 from dagbok.cli import render, summary
 from dagbok.cli.terminal import is_terminal, line, note
 from dagbok.cli.words import ago, aligned, counted
+from dagbok.diary import Diary
 from dagbok.domain import values
 from dagbok.domain.ids import SYNTHESIS
 from dagbok.domain.states import ENDED, ExecutionStatus, StepStatus
-from dagbok.service import Diary, Service
+from dagbok.service import Service
 from dagbok.settings import Settings
 
 #: A longer list is for `dagbok list`.

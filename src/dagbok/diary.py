@@ -1,0 +1,185 @@
+"""Reading what was written: lists, one execution with its steps, its graph; and whether a command has a point.
+
+It needs no engine: any process that reaches the database may read. Rows come as mappings of column names, JSON columns
+as text; `dagbok.wire` turns them into what clients see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dagbok.domain import diagram, values
+from dagbok.domain.diagram import Diagram
+from dagbok.domain.ids import SYNTHESIS, ExecutionId, TaskId
+from dagbok.domain.records import Page
+from dagbok.domain.rerun import LOST, RETRYABLE
+from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus, StepStatus
+from dagbok.domain.values import JsonText
+from dagbok.errors import BadInput, Conflict, NotFound
+from dagbok.store.queries import Reader
+
+Row = Mapping[str, Any]
+
+#: Results up to this size come with the list of sub-steps; larger ones by their own request.
+INLINE_RESULT_BYTES = 64 * 1024
+#: The latest tries of each sub-step that come with it, as far as they did not end well; all by their own request.
+SHOWN_ATTEMPTS = 20
+
+
+class Diary:
+    """Reads what was written. Synchronous and safe on any thread."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def list_executions(self, *, limit: int = 50, offset: int = 0, status: str | None = None) -> Page:
+        """Return executions, newest first.
+
+        Raises:
+            BadInput: A limit outside 1-100, a negative offset, or an unknown status.
+        """
+        if not 1 <= limit <= 100:
+            raise BadInput(f"`limit` is {limit}; it is a number from 1 to 100.", pointer="/limit")
+        if not 0 <= offset <= values.MAX_INTEGER:
+            raise BadInput(f"`offset` is {offset}; it is 0 or more.", pointer="/offset")
+        if status is not None and status not in set(ExecutionStatus):
+            words = ", ".join(ExecutionStatus)
+            raise BadInput(f"`status` is {status!r}; it is one of {words}.", pointer="/status")
+        return self.reader.list_executions(limit=limit, offset=offset, status=status)
+
+    def execution(self, execution_id: str) -> Row:
+        """Return an execution. Raises NotFound."""
+        row = self.reader.get_execution(ExecutionId(execution_id))
+        if row is None:
+            raise _no_execution(execution_id)
+        return row
+
+    def sub_steps(self, execution_id: str, *, inline_bytes: int = INLINE_RESULT_BYTES) -> Sequence[Row]:
+        """Return the sub-steps in task-id order, the synthesis last; larger results as None. Raises NotFound."""
+        rows = self.reader.sub_steps(ExecutionId(execution_id), inline_bytes=inline_bytes)
+        if not rows:
+            self.execution(execution_id)  # a plan has sub-tasks: no rows means no execution
+        return rows
+
+    def version(self, execution_id: str) -> tuple[int, int]:
+        """Return what tells one state of an execution from another, without reading it whole. Raises NotFound."""
+        version = self.reader.version(execution_id)
+        if version is None:
+            raise _no_execution(execution_id)
+        return version
+
+    def details(self, execution_id: str, *, whole: bool = False) -> tuple[Row, Sequence[Row]]:
+        """Return an execution and its sub-steps as they were at one moment; larger results as None unless `whole`.
+
+        Each sub-step comes with its latest `attempts` that did not end well, and with its open `question`.
+
+        Raises:
+            NotFound: No such execution.
+        """
+        with self.reader.snapshot() as reader:
+            at_once = Diary(reader)
+            row, steps = at_once.execution(execution_id), at_once.sub_steps(execution_id)
+            tried: dict[str, list[Row]] = {}
+            for attempt in reader.attempts(execution_id, last=SHOWN_ATTEMPTS):
+                tried.setdefault(attempt["task_id"], []).append(attempt)
+            asked: dict[str, Row] = {}
+            if any(step["status"] == StepStatus.WAITING for step in steps):
+                asked = {row["task_id"]: row for row in reader.open_questions(execution_id, limit=None)}
+            steps = [
+                {**step, "attempts": tried.get(step["task_id"], []), "question": asked.get(step["task_id"])}
+                for step in steps
+            ]
+            return row, [at_once._with_result(step) for step in steps] if whole else steps
+
+    def _with_result(self, step: Row) -> Row:
+        if step["result"] is not None or step["result_bytes"] is None:
+            return step
+        return {**step, "result": self.reader.result(step["execution_id"], step["task_id"])}
+
+    def graph(self, execution_id: str) -> tuple[Row, Diagram]:
+        """Return an execution (id, title, status, last_event_seq, updated_at) and its graph; no result is read.
+
+        Raises:
+            NotFound: No such execution.
+            BadInput: It has more dependencies than a graph shows.
+        """
+        found = self.reader.outline(execution_id)
+        if found is None:
+            raise _no_execution(execution_id)
+        return found[0], diagram.of(*found)
+
+    def result(self, execution_id: str, task_id: str) -> JsonText:
+        """Return the whole result of a sub-step as JSON text. Raises NotFound, also while there is none."""
+        text = self.reader.result(ExecutionId(execution_id), TaskId(task_id))
+        if text is not None:
+            return text
+        status = self._step_status(execution_id, task_id)
+        raise NotFound(
+            f"Sub-step {task_id!r} of {execution_id} has no result; it is {status}.", execution_id=execution_id
+        )
+
+    def attempts(self, execution_id: str, task_id: str) -> Sequence[Row]:
+        """Return all tries of a sub-step that did not end well, in order. Raises NotFound."""
+        self._step_status(execution_id, task_id)
+        return self.reader.attempts(execution_id, task_id)
+
+    def _step_status(self, execution_id: str, task_id: str) -> str:
+        status = self.reader.step_status(execution_id, task_id)
+        if status is None:
+            self.execution(execution_id)
+            raise NotFound(f"Execution {execution_id} has no sub-step {task_id!r}.", execution_id=execution_id)
+        return status
+
+    def events(self, execution_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Row]:
+        """Return events after the one numbered `after`, in order. Raises NotFound."""
+        rows = self.reader.events(ExecutionId(execution_id), after_seq=after, limit=limit)
+        if not rows:
+            self.execution(execution_id)
+        return rows
+
+    def judge(self, execution_id: str, kind: str) -> bool:
+        """Return whether a command (`cancel`, `pause`, `resume`, `retry`) still has something to say to an execution.
+
+        Raises:
+            NotFound, Conflict: No such execution; it has ended, which the command cannot change, or, for `retry`, has
+                not, or has completed.
+        """
+        status = self.execution(execution_id)["status"]
+        if kind == "retry":
+            if status not in RETRYABLE:
+                can = "what failed, is partial or was cancelled can be retried"
+                raise Conflict(f"Execution {execution_id} is {status}; {can}.", execution_id=execution_id)
+            return True
+        if kind == "cancel" and status == ExecutionStatus.CANCELLED:
+            return False
+        if status in EXECUTION_ENDED:
+            message = f"Execution {execution_id} is {status} already; nothing is left to {kind}."
+            raise Conflict(message, execution_id=execution_id)
+        return True  # also where it seems to be so already: an earlier command may be on its way
+
+    def check_lost(self, execution_id: str, named: Sequence[str]) -> None:
+        """Return if each of these sub-tasks can run again. Raises NotFound, BadInput (with a pointer)."""
+        if not named:
+            return
+        chosen = frozenset(named)
+        rows = {row["task_id"]: row for row in self.sub_steps(execution_id, inline_bytes=0)}
+        if chosen == {SYNTHESIS} and all(row["status"] != StepStatus.COMPLETED for row in rows.values()):
+            raise BadInput("Nothing has completed that the synthesis could put together.", pointer="/steps/0")
+        for position, task_id in enumerate(named):
+            row = rows.get(task_id)
+            if row is None or row["status"] not in LOST:
+                state = "not in it" if row is None else f"{row['status']}; only what failed or was cancelled runs again"
+                raise BadInput(f"The sub-task {task_id!r} is {state}.", pointer=f"/steps/{position}")
+            for parent in values.decode(row["dependencies"]):
+                if parent not in chosen and rows[parent]["status"] in LOST:
+                    why = f"depends on {parent!r}, which is {rows[parent]['status']}; name it as well"
+                    raise BadInput(f"The sub-task {task_id!r} {why}.", pointer=f"/steps/{position}")
+
+    def unfinished(self) -> Sequence[Row]:
+        """Return what has not ended: id, status, title, created_at."""
+        return self.reader.unfinished()
+
+
+def _no_execution(execution_id: str) -> NotFound:
+    return NotFound(f"There is no execution {execution_id!r}.", execution_id=execution_id)
