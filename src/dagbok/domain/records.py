@@ -86,16 +86,26 @@ class QuestionRow(NamedTuple):
 
     task_id: TaskId
     number: int  # the n-th question of this sub-step, from 1
-    kind: str  # human | did_it_happen
+    kind: str  # human | approval | did_it_happen
     prompt: str
     answer_schema: JsonText | None
     assignee: str | None
     shown: JsonText | None  # what the person was shown beside the prompt
     asked_at: int
-    due_at: int | None
+    due_at: int | None  # when its time is over, or somebody is reminded
     closed_at: int | None
     answer: JsonText | None
     answered_by: str | None
+    outcome: str | None = None  # a word of QuestionOutcome, once it is closed
+    reminders: int = 0
+
+
+class OverrideRow(NamedTuple):
+    """What somebody has changed about a sub-step since its plan was written."""
+
+    task_id: TaskId
+    override: JsonText  # {"params"?, "tool"?, "model"?}, all that stand now
+    effect: str  # a word of Effect, of what it calls now
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,7 @@ class Changes:
     events: Sequence[Event] = ()
     commands: Sequence[int] = ()  # ids of the commands applied by these changes
     ready: Sequence[int] = ()  # positions of steps that may start once this is committed; not stored
+    overrides: Sequence[OverrideRow] = ()
     release: bool = False  # the execution leaves this owner: it ended, or has nothing to do before `header.wake_at`
 
 
@@ -155,6 +166,8 @@ class NewExecution:
     idempotency_key: str | None = None
     request_hash: str | None = None
     traceparent: str | None = None
+    forked_from: ExecutionId | None = None
+    start: Changes | None = None  # what a fork has from the beginning: written in the same commit
 
 
 class Command(NamedTuple):
@@ -186,6 +199,7 @@ class StoredExecution:
     failures: Mapping[TaskId, int] = field(default_factory=dict)  # attempts that failed or took too long, per task
     interruptions: Mapping[TaskId, int] = field(default_factory=dict)  # attempts closed as interrupted, per task
     parked: tuple[int, int] | None = None  # from when until when it belonged to nobody and waited, if it did
+    overrides: Mapping[TaskId, JsonText] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

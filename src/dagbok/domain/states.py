@@ -63,6 +63,14 @@ class AttemptOutcome(StrEnum):
     CANCELLED = "cancelled"  #: the execution was ended
 
 
+class QuestionOutcome(StrEnum):
+    """How a question to a person was closed."""
+
+    ANSWERED = "answered"
+    TIMED_OUT = "timed_out"  #: nobody answered in time
+    CANCELLED = "cancelled"  #: the execution ended
+
+
 ENDED: Final = frozenset({StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED})
 EXECUTION_ENDED: Final = frozenset(
     {ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.PARTIAL, ExecutionStatus.CANCELLED}

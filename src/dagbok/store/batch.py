@@ -80,8 +80,12 @@ Item = Append | Create
 def size(item: Item) -> tuple[int, int]:
     """Return about how many rows and characters `item` writes, to bound a batch."""
     if isinstance(item, Create):
-        return 3 + len(item.new.steps), len(item.new.plan)
-    changes = item.changes
+        rows, chars = (0, 0) if item.new.start is None else _size(item.new.start)
+        return 3 + len(item.new.steps) + rows, len(item.new.plan) + chars
+    return _size(item.changes)
+
+
+def _size(changes: Changes) -> tuple[int, int]:
     rows = 1 + len(changes.steps) + len(changes.events) + len(changes.attempts) + len(changes.questions)
     header = changes.header
     chars = len(header.final_result or "") + len(header.synthesis_result or "")
@@ -104,6 +108,8 @@ def write(writer: Writer, statements: Statements, items: Sequence[Item], known: 
         _create(writer, statements, creates, events)
         for new in creates:
             known[new.id] = set()
+        if starts := [new.start for new in creates if new.start is not None]:
+            _append(writer, statements, starts, known, events)
     writer.run(statements.event, events)
 
 
@@ -119,6 +125,7 @@ def _append(
     attempts: list[Row] = []
     questions: list[Row] = []
     applied: list[Row] = []
+    overrides: list[Row] = []
     for changes in appends:
         execution_id = changes.execution_id
         steps += [_step(execution_id, step, large) for step in changes.steps]
@@ -126,11 +133,13 @@ def _append(
         attempts += ((*attempt, execution_id) for attempt in changes.attempts)
         questions += ((*question, execution_id) for question in changes.questions)
         applied += ((changes.header.updated_at, command, execution_id) for command in changes.commands)
+        overrides += ((*override, execution_id) for override in changes.overrides)
     if writer.run(statements.step, steps) != len(steps):
         raise MissingRow("the changes name a sub-step that does not exist")
     writer.run(statements.attempt, attempts)
     writer.run(statements.question, questions)
     writer.run(statements.applied, applied)
+    writer.run(statements.override, overrides)
 
     for changes in appends:
         _drop_replaced(writer, statements, changes, known)
@@ -202,8 +211,8 @@ def _create(writer: Writer, statements: Statements, creates: Sequence[NewExecuti
         (
             new.id, new.dag_id, new.plan_hash, new.title, new.original_request, new.primary_intent,
             ExecutionStatus.PENDING.value, 0, new.total_tasks, 0, 0, 0, 0, 0, 0, new.idempotency_key, new.request_hash,
-            new.labels, new.priority, new.options, new.deadline_at, 1, new.owner, new.traceparent, new.event.seq,
-            new.created_at, new.created_at,
+            new.labels, new.priority, new.options, new.deadline_at, 1, new.owner, new.traceparent, new.forked_from,
+            new.event.seq, new.created_at, new.created_at,
         )
         for new in creates
     ]  # fmt: skip

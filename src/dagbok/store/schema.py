@@ -144,6 +144,7 @@ dag_executions = Table(
     Column("epoch", BigInteger, nullable=False),  # grows with each owner; writes of older ones are refused
     Column("owner", Text),  # NULL: nobody runs it, and nobody has to before `wake_at`
     Column("traceparent", Text),
+    Column("forked_from", Text),  # an execution, which may be deleted by now
     Column("last_event_seq", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
@@ -196,6 +197,7 @@ sub_steps = Table(
     Column("error_code", Text),
     Column("error_detail", Text),
     Column("effect", Text, nullable=False),
+    Column("override", JsonColumn),  # what stands in place of the plan's tool, params or model
     Column("progress", JsonColumn),
     Column("started_at", BigInteger),
     Column("completed_at", BigInteger),
@@ -290,10 +292,12 @@ human_inputs = Table(
     Column("closed_at", BigInteger),
     Column("answer", JsonColumn),
     Column("answered_by", Text),
+    Column("outcome", Text),  # how it was closed; NULL also for what an earlier release closed
+    Column("reminders", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("execution_id", "task_id", "number"),
 )
 Index(
-    "ix_human_inputs_open",  # the inbox
+    "ix_human_inputs_open",  # the inbox, the oldest first
     human_inputs.c.asked_at,
     human_inputs.c.id,
     **only_where(OPEN),

@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select, update
 
-from dagbok.domain.records import AttemptRow, HeaderRow, NewStep, QuestionRow, StepRow
+from dagbok.domain.records import AttemptRow, HeaderRow, NewStep, OverrideRow, QuestionRow, StepRow
 from dagbok.store.database import Database
 from dagbok.store.schema import (
     attempts,
@@ -29,7 +29,7 @@ EXECUTION_COLUMNS: Final = (
     "id", "dag_id", "plan_hash", "title", "original_request", "primary_intent", "status", "duration_ms", "total_tasks",
     "completed_tasks", "failed_tasks", "waiting_tasks", "skipped_tasks", "running_tasks", "retry_count",
     "idempotency_key", "request_hash", "labels", "priority", "options", "deadline_at", "epoch", "owner", "traceparent",
-    "last_event_seq", "created_at", "updated_at",
+    "forked_from", "last_event_seq", "created_at", "updated_at",
 )  # fmt: skip
 
 
@@ -85,6 +85,15 @@ class Statements:
         self.attempt = _upsert(database, attempts, ("execution_id", "task_id", "number"), *AttemptRow._fields)
         # `QuestionRow`, then: execution_id. Written when asked and again when closed.
         self.question = _upsert(database, human_inputs, ("execution_id", "task_id", "number"), *QuestionRow._fields)
+        # `OverrideRow`, then: execution_id.
+        self.override = compiled(
+            update(sub_steps)
+            .where(
+                sub_steps.c.execution_id == _p(sub_steps.c.execution_id), sub_steps.c.task_id == _p(sub_steps.c.task_id)
+            )
+            .values({name: _p(sub_steps.c[name]) for name in OverrideRow._fields if name != "task_id"}),
+            *OverrideRow._fields, "execution_id",
+        )  # fmt: skip
         self.event = inserts(events, "seq", "type", "task_id", "at", "data", "execution_id")
         self.applied = compiled(
             update(commands)

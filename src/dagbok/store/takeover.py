@@ -57,7 +57,7 @@ def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[St
         header = {name: row[name] for name in HeaderRow._fields}
         for name in (FINAL_RESULT, SYNTHESIS_RESULT):
             header[name] = large.get(name, header[name])
-        steps, effects = _steps(connection, execution_id, large)
+        steps, effects, overrides = _steps(connection, execution_id, large)
         stored = StoredExecution(
             id=execution_id,
             dag_id=row["dag_id"],
@@ -73,6 +73,7 @@ def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[St
             failures=_tries(connection, execution_id, row, AttemptOutcome.FAILED, AttemptOutcome.TIMEOUT),
             interruptions=_tries(connection, execution_id, row, AttemptOutcome.INTERRUPTED),
             parked=parked,
+            overrides=overrides,
         )
     return stored, set(large)
 
@@ -171,25 +172,28 @@ def _find_command(
 
 def _steps(
     connection: sa.Connection, execution_id: ExecutionId, large: Mapping[str, JsonText]
-) -> tuple[list[StepRow], dict[Any, Effect]]:
+) -> tuple[list[StepRow], dict[Any, Effect], dict[Any, JsonText]]:
     columns = [sub_steps.c[name] for name in StepRow._fields]
     steps: list[StepRow] = []
     effects: dict[Any, Effect] = {}
+    overrides: dict[Any, JsonText] = {}
     for row in connection.execute(
-        select(*columns, sub_steps.c.effect)
+        select(*columns, sub_steps.c.effect, sub_steps.c.override)
         .where(sub_steps.c.execution_id == execution_id)
         .order_by(sub_steps.c.position)
     ):
-        *cells, effect = row
+        *cells, effect, override = row
         step = StepRow(*cells)
         effects[step.task_id] = Effect(effect)
+        if override is not None:
+            overrides[step.task_id] = override
         if large:
             step = step._replace(
                 input=large.get(input_name(step.task_id), step.input),
                 result=large.get(result_name(step.task_id), step.result),
             )
         steps.append(step)
-    return steps, effects
+    return steps, effects, overrides
 
 
 def _questions(connection: sa.Connection, execution_id: ExecutionId) -> list[QuestionRow]:
