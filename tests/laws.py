@@ -34,6 +34,8 @@ AFTER = {
     EventType.SUBSTEP_SKIPPED: StepStatus.SKIPPED,
     EventType.SUBSTEP_CANCELLED: StepStatus.CANCELLED,
 }
+#: What is told of a sub-step without moving it.
+STILL = {EventType.SUBSTEP_REMINDED, EventType.SUBSTEP_OVERRIDDEN}
 _ENDS = {f"execution.{status}" for status in EXECUTION_ENDED}
 
 
@@ -99,7 +101,7 @@ def _by_execution(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 def broken(written: Written) -> list[str]:
     """Return a sentence for each law that the rows break."""
     id = written.execution["id"]
-    laws = (_counters, _status, _order, _diary, _replay, _pauses, _tries, _times, _inbox, _dataflow)
+    laws = (_counters, _status, _order, _diary, _replay, _pauses, _tries, _times, _inbox, _approvals, _dataflow)
     return [f"{id}: {fault}" for law in laws for fault in law(written)]
 
 
@@ -174,11 +176,16 @@ def _diary(written: Written) -> Iterator[str]:
 
 def _replay(written: Written) -> Iterator[str]:
     """The diary moves each step legally, to where its row stands."""
-    at: dict[str, StepStatus] = dict.fromkeys(written.steps, StepStatus.PENDING)
+    told = {event["task_id"] for event in written.events}
+    forked = written.execution["forked_from"] is not None
+    at = {
+        id: StepStatus(row["status"]) if forked and id not in told and _came_finished(row) else StepStatus.PENDING
+        for id, row in written.steps.items()
+    }
     for event in written.events:
         if event["data"] is not None:
             json.loads(event["data"])
-        if event["task_id"] is None:
+        if event["task_id"] is None or event["type"] in STILL:
             continue
         before, after = at[event["task_id"]], AFTER[EventType(event["type"])]
         if after not in STEP_MOVES[before]:
@@ -187,6 +194,26 @@ def _replay(written: Written) -> Iterator[str]:
     for task_id, status in at.items():
         if written.steps[task_id]["status"] != status:
             yield f"{task_id}: its row says {written.steps[task_id]['status']}, its diary {status}"
+
+
+def _came_finished(row: Row) -> bool:
+    """Whether a fork has the step from its origin."""
+    return row["attempt"] == 0 and (
+        row["reason"] == "reused" or (row["status"], row["reason"]) == ("skipped", "chosen")
+    )
+
+
+def _approvals(written: Written) -> Iterator[str]:
+    """What has asked whether it may run does not begin before somebody has said yes."""
+    asked: set[str] = set()
+    for event in written.events:
+        data = json.loads(event["data"] or "{}")
+        if event["type"] == EventType.SUBSTEP_WAITING and data["kind"] == "approval":
+            asked.add(event["task_id"])
+        elif event["type"] == EventType.SUBSTEP_ANSWERED and data.get("decision") in ("approve", "edit"):
+            asked.discard(event["task_id"])
+        elif event["type"] == EventType.SUBSTEP_STARTED and event["task_id"] in asked:
+            yield f"{event['task_id']}: event {event['seq']} begins what nobody has let run"
 
 
 def _pauses(written: Written) -> Iterator[str]:

@@ -154,7 +154,7 @@ def test_every_code_of_an_execution_is_explained_and_no_other() -> None:
 
 def test_the_page_says_by_which_code_a_cut_off_attempt_is_known() -> None:
     told = PAGE.partition("An attempt that was cut off is no failure.")[2].partition("A tool may")[0]
-    ended = {Reason.CANCELLED.value, Reason.DEADLINE.value, Reason.STORE_REJECTED.value}
+    ended = {str(reason) for reason in (Reason.CANCELLED, Reason.DEADLINE, Reason.FAIL_FAST, Reason.STORE_REJECTED)}
     assert set(re.findall(r"`(\w+)`", told)) - {"attempts", "errorCode"} == ended | {"interrupted", "stopped"}
 
 

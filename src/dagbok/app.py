@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import uuid_utils
 from pydantic import ValidationError
@@ -26,7 +26,7 @@ from dagbok.domain.ids import SYNTHESIS_TOOL, ExecutionId
 from dagbok.domain.plan import Plan
 from dagbok.domain.records import Changes
 from dagbok.domain.retry import Policy
-from dagbok.domain.states import ExecutionStatus
+from dagbok.domain.states import ExecutionStatus, FailurePolicy
 from dagbok.domain.values import Json, parse
 from dagbok.domain.wording import said
 from dagbok.engine.clock import SystemClock
@@ -238,13 +238,15 @@ class Dagbok:
         title: str | None = None,
         labels: dict[str, str] | None = None,
         deadline_seconds: float | None = None,
+        failure_policy: FailurePolicy | Literal["continue", "fail_fast"] | None = None,
         idempotency_key: str | None = None,
     ) -> Submitted:
         """Make a plan (a `Plan`, its JSON, or the text of that) an execution that is durable and runs.
 
         With an `idempotency_key` (1-255 visible ASCII characters) the same call again returns the same execution,
         `replayed`, also after a restart, until that is deleted. What has not ended `deadline_seconds` (at most 366
-        days) after the submission is cancelled; what completed counts.
+        days) after the submission is cancelled; what completed counts. With the `failure_policy` fail_fast the first
+        sub-task that fails ends the execution; else (`continue`) all that does not depend on it runs.
 
         Raises:
             InvalidPlan: With every problem in `problems`.
@@ -254,7 +256,7 @@ class Dagbok:
             Conflict: The plan asks for a clarification; the message holds the question.
         """
         document = parse(plan) if isinstance(plan, str | bytes) else plan
-        options = _options(title=title, labels=labels, deadline_seconds=deadline_seconds)
+        options = _options(title=title, labels=labels, deadline_seconds=deadline_seconds, failure_policy=failure_policy)
         submitted = await self.service.submit(document, options, idempotency_key=idempotency_key)
         if isinstance(submitted, ClarificationNeeded):
             raise Conflict(
@@ -269,12 +271,14 @@ class Dagbok:
         title: str | None = None,
         labels: dict[str, str] | None = None,
         deadline_seconds: float | None = None,
+        failure_policy: FailurePolicy | Literal["continue", "fail_fast"] | None = None,
         idempotency_key: str | None = None,
     ) -> wire.Execution:
         """Submit a plan and return its execution once it has ended or waits for a person. Raises like `submit`."""
         submitted = await self.submit(
-            plan, title=title, labels=labels, deadline_seconds=deadline_seconds, idempotency_key=idempotency_key
-        )
+            plan, title=title, labels=labels, deadline_seconds=deadline_seconds, failure_policy=failure_policy,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
         return await self.wait(submitted.execution_id)
 
     async def wait(self, execution_id: str) -> wire.Execution:
@@ -410,7 +414,7 @@ def _options(**given: Any) -> Options:
         fault = exc.errors()[0]
         name = ".".join(map(str, fault["loc"]))
         raise BadInput(f"The option {name} {said(fault)}.") from exc
-    return Options(title=options.title, labels=options.labels, deadline_seconds=options.deadline_seconds)
+    return Options(**dict(options))
 
 
 async def _to_the_end(work: Callable[[], Any]) -> Any:

@@ -24,9 +24,9 @@ from dagbok.domain.ids import DagId, Epoch, ExecutionId
 from dagbok.domain.plan import HUMAN, LONGEST_S, Plan, SubTask
 from dagbok.domain.records import NewExecution
 from dagbok.domain.secrets import Redactor
-from dagbok.domain.states import EXECUTION_ENDED, Effect
+from dagbok.domain.states import EXECUTION_ENDED, Effect, FailurePolicy
 from dagbok.domain.validate import Limits, Problem, check, literals, read
-from dagbok.domain.values import Json
+from dagbok.domain.values import Json, JsonText
 from dagbok.errors import BadInput, Conflict, DagbokError, NotFound, OutcomeUnknown, StoreRejected, StoreUnavailable
 from dagbok.notify import transitions
 from dagbok.settings import Settings
@@ -57,6 +57,7 @@ class Options:
     title: str | None = None
     labels: Mapping[str, str] | None = None
     deadline_seconds: float | None = None  #: from the submission on; what has not ended by then is cancelled
+    failure_policy: FailurePolicy | None = None  #: None: as `continue`
 
     def given(self) -> dict[str, Json]:
         """Return those that are asked for; an empty one asks for nothing."""
@@ -382,6 +383,7 @@ class Service(Diary):
         execution_id = ExecutionId(new_id("dag-exec_"))
         now_ms = self._worker.clock.now_ms()
         execution = Execution(execution_id, plan, epoch=Epoch(1), effect_of=self._effect)
+        execution.fail_fast = options.failure_policy == FailurePolicy.FAIL_FAST
         if options.deadline_seconds is not None:
             execution.header.deadline_at = now_ms + _deadline_ms(options.deadline_seconds)
         text = values.encode(document)
@@ -400,7 +402,7 @@ class Service(Diary):
             event=Event(1, EventType.EXECUTION_CREATED.value, None, now_ms, None),
             owner=self._worker.owner,
             labels=values.encode(dict(options.labels)) if options.labels else None,
-            options=values.encode({"deadlineSeconds": options.deadline_seconds}) if options.deadline_seconds else None,
+            options=_kept(options),
             deadline_at=execution.header.deadline_at,
         )
         return execution, new
@@ -417,6 +419,13 @@ class Service(Diary):
 
 def _replayed(row: Row) -> Submitted:
     return Submitted(row["id"], row["dag_id"], row["original_request"], row["total_tasks"], replayed=True)
+
+
+def _kept(options: Options) -> JsonText | None:
+    """Return the options that the execution goes by, for as long as it lives."""
+    kept = {"deadlineSeconds": options.deadline_seconds, "failurePolicy": options.failure_policy}
+    given = {name: value for name, value in kept.items() if value}
+    return values.encode(given) if given else None
 
 
 def _deadline_ms(seconds: float) -> int:

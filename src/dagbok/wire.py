@@ -21,7 +21,7 @@ from dagbok.domain.diagram import Diagram, Node
 from dagbok.domain.plan import LONGEST_S, Id, Plan
 from dagbok.domain.records import Page
 from dagbok.domain.retry import RetryObject
-from dagbok.domain.states import AttemptOutcome, Effect, ExecutionStatus, StepStatus
+from dagbok.domain.states import AttemptOutcome, Effect, ExecutionStatus, FailurePolicy, StepStatus
 
 Row = Mapping[str, Any]
 
@@ -141,7 +141,9 @@ class ExecutionSummary(Shape):
     total_cost_usd: float | None
     labels: dict[str, str] | None
     priority: int
-    options: dict[str, Any] | None = Field(description="What was asked beside the plan: `deadlineSeconds`")
+    options: dict[str, Any] | None = Field(
+        description="What was asked beside the plan: `deadlineSeconds`, `failurePolicy`"
+    )
     paused_at: datetime | None = Field(description="Since when nothing more of it begins")
     deadline_at: datetime | None = Field(description="When what has not ended is cancelled")
     wake_at: datetime | None
@@ -274,6 +276,10 @@ class SubmitOptions(Shape):
             strict=True, gt=0, le=LONGEST_S, allow_inf_nan=False,
             description="From the submission on; what has not ended by then is cancelled, and what completed counts",
         ),
+    ] | None = None  # fmt: skip
+    failure_policy: Annotated[
+        FailurePolicy,
+        Field(description="`fail_fast`: the first sub-task that fails ends the execution. Absent: `continue`"),
     ] | None = None  # fmt: skip
 
 

@@ -118,6 +118,8 @@ class Store:
         self.attempts: dict[tuple[TaskId, int], AttemptRow] = {}
         self.questions: dict[tuple[TaskId, int], QuestionRow] = {}
         self.commands: list[int] = []
+        self.overrides: dict[TaskId, values.JsonText] = {}
+        self.options = values.encode({"failurePolicy": "fail_fast"}) if execution.fail_fast else None
 
     @property
     def seq(self) -> int:
@@ -154,14 +156,16 @@ class Store:
         for question in changes.questions:
             asked = self.questions.get((question.task_id, question.number))
             assert asked is None or asked.closed_at is None, "a question is closed twice"
-            assert asked is None or asked._replace(shown=None) == question._replace(
-                shown=None, closed_at=None, answer=None, answered_by=None
-            ), "a question changes"
+            assert asked is None or _said(asked) == _said(question), "a question changes"
+            assert (question.outcome is None) == (question.closed_at is None)
             self.questions[question.task_id, question.number] = question
         for event in changes.events:
             assert event.data is None or isinstance(values.decode(event.data), dict)
             self.events.append(event)
         self.commands += changes.commands
+        for override in changes.overrides:
+            self.overrides[override.task_id] = override.override
+            self.effects[override.task_id] = Effect(override.effect)
         self.header = changes.header
         assert changes.release or not self.ended
         assert not (changes.ready and self.header.paused_at is not None), "a paused execution begins something"
@@ -205,7 +209,7 @@ class Store:
             id=ID,
             dag_id=DagId("dag_test"),
             plan=values.encode(self.plan.document()),
-            options=None,
+            options=self.options,
             epoch=self.epoch,
             last_event_seq=self.seq,
             created_at=0,
@@ -216,10 +220,18 @@ class Store:
             failures=failures,
             interruptions=interruptions,
             parked=parked,
+            overrides=dict(self.overrides),
         )
 
     def restored(self, *, parked: tuple[int, int] | None = None) -> Execution:
         return restore(self.load(parked=parked), Plan.model_validate(self.plan.document()))
+
+
+def _said(question: QuestionRow) -> QuestionRow:
+    """What of a question never changes."""
+    return question._replace(
+        shown=None, asked_at=0, due_at=None, closed_at=None, answer=None, answered_by=None, outcome=None, reminders=0
+    )
 
 
 def _judge_row(before: StepRow, after: StepRow, *, retried: bool) -> None:
@@ -233,7 +245,8 @@ def _judge_row(before: StepRow, after: StepRow, *, retried: bool) -> None:
     assert (after.completed_at is not None) == (now in ENDED)
     assert now is not StepStatus.RUNNING or after.started_at is not None
     assert now not in (StepStatus.WAITING, StepStatus.SKIPPED, StepStatus.CANCELLED) or after.reason is not None
-    assert now not in (StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.PENDING) or after.reason is None
+    assert now not in (StepStatus.COMPLETED, StepStatus.FAILED) or after.reason in (None, "reused")
+    assert now not in (StepStatus.PENDING, StepStatus.RUNNING) or after.reason in (None, "approved")
     assert (after.result is not None) == (now is StepStatus.COMPLETED)
     assert now is not StepStatus.FAILED or (after.error is not None and after.error_code is not None)
     assert after.duration_ms is None or after.duration_ms >= 0
@@ -265,7 +278,7 @@ class Played:
 
         def call(*arguments: Any, **options: Any) -> Any:
             self.now_ms += 10
-            if name in ("begin", "complete", "fail", "ask", "answer", "late"):
+            if name in ("begin", "complete", "fail", "ask", "ask_approval", "answer", "late", "expire"):
                 arguments = (self.execution.index[TaskId(arguments[0])], *arguments[1:])
             result = method(*arguments, **options) if name == "late" else method(*arguments, self.now_ms, **options)
             self.commit()
@@ -312,11 +325,13 @@ class Played:
             self.ready = [self._id(position) for position in self.execution.take_ready()]
 
     def ring(self, seconds: float = 0.0) -> list[str]:
-        """Let time pass and ring; return the steps that may begin again."""
+        """Let time pass and ring; return the steps that may begin again. Questions whose time is over are closed."""
         self.now_ms += round(seconds * 1000)
-        again = [self._id(position) for position in self.execution.ring(self.now_ms)]
+        rung = self.execution.ring(self.now_ms)
+        for task_id, number in rung.expired:
+            self.execution.expire(self.execution.index[task_id], number, self.now_ms)
         self.commit()
-        return again
+        return [self._id(position) for position in rung.again]
 
     @property
     def status(self) -> str:

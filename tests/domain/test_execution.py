@@ -9,9 +9,9 @@ import pytest
 
 from dagbok.domain import values
 from dagbok.domain.call import MAX_AMOUNT, NO_CHARGE, Charge, Reply
-from dagbok.domain.execution import MAX_INTERRUPTIONS
 from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.states import ExecutionStatus, Reason, StepStatus
+from dagbok.domain.trying import MAX_INTERRUPTIONS
 from dagbok.errors import BadReference, Conflict, TooLarge
 from domain.executions import Played, execution_of, plan_of
 

@@ -37,6 +37,7 @@ class Owner:
         self.execution = execution_of(document)
         if choose([True, False, False]):
             self.execution.header.deadline_at = self.now_ms + choose([50, 2_000, 9_000])
+        self.execution.fail_fast = choose([True, False, False, False])
         self.store = Store(self.execution)
         self.available = self.execution.take_ready()  # committed as ready, not yet started
         self.in_flight: Changes | None = None
@@ -111,6 +112,9 @@ class Owner:
             assert len(results) + len(self.execution.missing()) == len(self.execution.plan.sub_tasks)
         else:
             self.execution.params(position, results, max_bytes=10_000)
+        if step.needs_approval:
+            self.execution.ask_approval(position, self.now_ms)
+            return
         if step.task.tool == "human":
             self.execution.ask(position, "?", self.now_ms)
             return
@@ -125,6 +129,7 @@ class Owner:
         position = self._pop_available()
         if not self.execution.ended and self.execution.steps[position].status is StepStatus.PENDING:
             self.execution.fail(position, "unknown_tool", "not known here", self.now_ms)
+            self._stop_if_ended()
 
     def end(self) -> None:
         position = self.choose(sorted(self.bodies))
@@ -143,6 +148,7 @@ class Owner:
                 outcome=self.choose(["failed", "timeout"]), unknown=unknown, retry=retry,
                 retry_after_s=self.choose([None, None, 1.5, 1e6]),
             )  # fmt: skip
+            self._stop_if_ended()
             if unknown and step.effect is Effect.ONCE:
                 assert step.status is StepStatus.WAITING, "nobody is asked what a `once` step did"
                 self.interrupted.add(step.task.id)
@@ -161,9 +167,18 @@ class Owner:
         if step.question.kind == "human":
             self.execution.answer(position, {"value": "said"}, self.now_ms, by="somebody")
             return
-        decision = self.choose(["retry", "succeeded", "fail"])
-        self.execution.answer(position, {"decision": decision, "result": {"value": 1}}, self.now_ms)
-        self.interrupted.discard(step.task.id)
+        if step.question.kind == "approval":
+            decision = self.choose(["approve", "approve", "edit", "reject"])
+            edited = {"params": {"n": self.now_ms}, "effect": step.effect.value} if decision == "edit" else {}
+            before = step.revision
+            self.execution.answer(position, {"decision": decision, **edited}, self.now_ms, by="somebody")
+            assert step.revision - before == (decision == "edit")
+            assert decision != "edit" or step.task.tool_or_prompt.params == edited["params"]
+        else:
+            decision = self.choose(["retry", "succeeded", "fail"])
+            self.execution.answer(position, {"decision": decision, "result": {"value": 1}}, self.now_ms)
+            self.interrupted.discard(step.task.id)
+        self._stop_if_ended()
 
     def take(self) -> None:
         assert self.in_flight is None
@@ -187,11 +202,13 @@ class Owner:
         due_at = self.execution.next_due_at
         assert due_at is not None
         self.now_ms = max(self.now_ms, due_at + self.choose([-1, 0, 5]))
-        again = self.execution.ring(self.now_ms)
-        if self.execution.ended:
-            self._drop()
-        self._judge_ready(again)
-        self.available += again
+        rung = self.execution.ring(self.now_ms)
+        for task_id, number in rung.expired:
+            if self.choose([True, True, False]):  # else it is told again
+                self.execution.expire(self.execution.index[task_id], number, self.now_ms)
+        self._stop_if_ended()
+        self._judge_ready(rung.again)
+        self.available += rung.again
 
     def late(self) -> None:
         position = self.choose(self._asked())
@@ -253,7 +270,7 @@ class Owner:
         self.execution.take_over(self.now_ms)
         for id in open_once:
             step = self.execution.steps[self.execution.index[id]]
-            assert step.status is StepStatus.WAITING or step.error_code == "crash_loop"
+            assert step.status is StepStatus.WAITING or step.error_code in ("crash_loop", "outcome_unknown")
         for position in self.execution.running:
             assert self.execution.steps[position].next_attempt_at is not None, "an attempt of a dead owner is left open"
         self.available = []
@@ -276,9 +293,11 @@ class Owner:
         lost = [id for id, row in before.items() if row.status in ("failed", "cancelled") and id != SYNTHESIS]
         some = lost and self.store.header.status != "cancelled" and self.choose([True, False])
         only = [id for id in lost if self.choose([True, False])] if some else None
+        overridden = [id for id in only or lost if self.choose([True, False, False])]
+        overrides = {id: {"params": {"n": 0}, "effect": self.store.effects[id].value} for id in overridden}
         self.execution.take_over(self.now_ms)
         try:
-            self.execution.retry(self.now_ms, only=only)
+            self.execution.retry(self.now_ms, only=only, overrides=overrides)
         except Conflict:
             assert only is not None, "what was lost cannot be retried"
             assert not self.execution.changed
@@ -291,6 +310,8 @@ class Owner:
                 continue
             assert was.status in ("failed", "cancelled") or was.reason == "dependency_failed" or id == SYNTHESIS
             assert step.attempt == was.attempt
+            assert step.revision - was.revision == (id in overrides)
+            assert id not in overrides or step.task.tool_or_prompt.params == {"n": 0}
             self.retried[id] += 1  # somebody said so
             if step.status is StepStatus.WAITING:
                 assert only is None
@@ -324,13 +345,14 @@ class Owner:
         )
         for step in execution.steps:
             if step.next_attempt_at is not None:
-                assert step.status in (StepStatus.PENDING, StepStatus.RUNNING)
+                asked = step.question is not None and step.question.due_at is not None
+                assert step.status in (StepStatus.PENDING, StepStatus.RUNNING) or asked
                 assert execution.next_due_at is not None, "nothing will ring for it"
                 assert execution.next_due_at <= step.next_attempt_at
         if execution.ended:
             assert all(step.ended for step in execution.steps)
-        for step in own:
-            above = [execution.steps[execution.index[name]] for name in _dependencies(step.task)]
+        for step, task in zip(own, execution.plan.sub_tasks, strict=True):
+            above = [execution.steps[execution.index[name]] for name in _dependencies(task)]
             lost = any(
                 parent.status is StepStatus.FAILED
                 or (parent.status is StepStatus.SKIPPED and parent.reason == "dependency_failed")
@@ -360,7 +382,8 @@ class Owner:
     def _judge_ready(self, ready: list[int]) -> None:
         assert len(set(ready) | set(self.available)) == len(ready) + len(self.available), "ready twice"
         for position in ready:
-            task = self.execution.steps[position].task
+            last = position == self.execution.synthesis
+            task = self.execution.steps[position].task if last else self.execution.plan.sub_tasks[position]
             assert all(self.store.done(name) for name in _dependencies(task))
             assert task.id != SYNTHESIS or all(
                 row.status in ENDED for id, row in self.store.rows.items() if id != SYNTHESIS
@@ -387,9 +410,23 @@ class Owner:
         )
         total = values.decode(store.header.total_usage or "{}").get("tokens", 0)
         assert total == billed == self.charged
+        self._judge_approvals()
         ends = {f"substep.{word}": word for word in ("completed", "failed", "skipped", "cancelled")}
         told = {event.task_id: ends[event.type] for event in store.events if event.type in ends}  # the last of each
         assert told == {id: row.status for id, row in store.rows.items()}
+
+    def _judge_approvals(self) -> None:
+        """Nothing that is to be approved has begun without that, and after a retry it was asked about anew."""
+        wanted = {task.id for task in self.execution.plan.sub_tasks if task.requires_approval}
+        approved: set[TaskId | None] = set()
+        for line in self.store.events:
+            data = values.decode(line.data) if line.data else {}
+            if line.type == "substep.answered" and data["kind"] == "approval" and data["decision"] != "reject":
+                approved.add(line.task_id)
+            elif line.type == "substep.retrying" and data.get("reason") == "retry":
+                approved.discard(line.task_id)
+            elif line.type == "substep.started" and line.task_id in wanted:
+                assert line.task_id in approved, f"{line.task_id} runs, and nobody has let it"
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -419,6 +456,10 @@ class Owner:
     def _waiting(self) -> list[int]:
         return [at for at, step in enumerate(self.execution.steps) if step.status is StepStatus.WAITING]
 
+    def _stop_if_ended(self) -> None:
+        if self.execution.ended:
+            self._drop()
+
     def _drop(self) -> None:
         self.bodies.clear()
         self.launch_later.clear()
@@ -431,11 +472,12 @@ def _dependencies(task: Any) -> list[TaskId]:
     return [*task.dependencies, *names]
 
 
+PEOPLE: dict[str, Any] = {"approvals": True, "answer_within": st.sampled_from([0.02, 2, 60])}
 seeds = st.integers(0, 2**32)  # of the walk: Hypothesis prefers short and equal choices, a walk needs fair ones
 
 
 @settings(max_examples=500, deadline=None)
-@given(document=plans(max_tasks=12), seed=seeds)
+@given(document=plans(max_tasks=12, **PEOPLE), seed=seeds)
 def test_any_walk_keeps_every_promise(document: dict[str, Any], seed: int) -> None:
     random = Random(seed)
     owner = Owner(document, random.choice)
@@ -455,7 +497,7 @@ def test_any_walk_keeps_every_promise(document: dict[str, Any], seed: int) -> No
 
 
 @settings(max_examples=200, deadline=None)
-@given(document=plans(max_tasks=8), seed=seeds)
+@given(document=plans(max_tasks=8, **PEOPLE), seed=seeds)
 def test_a_crash_after_each_event_ends_as_well(document: dict[str, Any], seed: int) -> None:
     """An owner that dies after every single move still leaves an execution that ends, for it dies at most so often."""
     owner = Owner(document, Random(seed).choice)

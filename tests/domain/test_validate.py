@@ -149,9 +149,24 @@ FETCH = "/sub_tasks/0/tool_or_prompt/params"
             id="cycle_through_a_reference",
         ),
         pytest.param(
-            plan_of(task(1, requires_approval=True)),
-            {("unsupported", "/sub_tasks/0/requires_approval")},
-            id="unsupported",
+            plan_of(task(1, "human", {"prompt": "?"}, action_type="human", on_timeout="remind")),
+            {("missing_field", "/sub_tasks/0/timeout_seconds")},
+            id="reminder_without_a_time",
+        ),
+        pytest.param(
+            plan_of(
+                task(
+                    1,
+                    "human",
+                    {"prompt": "?", "schema": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+                    action_type="human",
+                    timeout_seconds=1,
+                    on_timeout="default",
+                    default={"n": "no"},
+                )
+            ),
+            {("bad_value", "/sub_tasks/0/default/n")},
+            id="default_that_is_no_answer",
         ),
         pytest.param(plan_of(task(1, "fetch")), {("unknown_tool", "/sub_tasks/0/tool_or_prompt/name")}, id="tool"),
         pytest.param(

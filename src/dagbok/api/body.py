@@ -193,4 +193,4 @@ def _options(given: Json, faults: list[Problem]) -> Options:
                 name = f"The option `{'/'.join(map(str, error['loc']))}`" if error["loc"] else "`options`"
                 faults.append(Problem(pointer, "bad_value", f"{name} {said(error)}."))
         return Options()
-    return Options(title=options.title, labels=options.labels, deadline_seconds=options.deadline_seconds)
+    return Options(**dict(options))

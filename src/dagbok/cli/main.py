@@ -108,6 +108,9 @@ def run(
     deadline: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Cancel what has not ended so long after the start.")
     ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Cancel the rest as soon as a sub-task fails.")
+    ] = False,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Run once: the same plan with the same key shows what it did.")
     ] = None,
@@ -125,7 +128,7 @@ def run(
 
     raise typer.Exit(
         command(
-            plan, title=title, deadline=deadline, key=idempotency_key, json=json, quiet=quiet,
+            plan, title=title, deadline=deadline, fail_fast=fail_fast, key=idempotency_key, json=json, quiet=quiet,
             settings=settings, flags=flags,
         )
     )  # fmt: skip

@@ -55,6 +55,7 @@ def run(
     *,
     title: str | None,
     deadline: float | None,
+    fail_fast: bool,
     key: str | None,
     json: bool,
     quiet: bool,
@@ -74,7 +75,8 @@ def run(
     if deadline is not None and not 0 < deadline <= LONGEST_S:
         raise BadInput(f"--deadline is {deadline:g}; it is in seconds, more than 0 and at most {LONGEST_S:,}.")
     document = load_plan(source, max_bytes=settings.max_plan_bytes)
-    given = {"title": title, "deadline_seconds": deadline, "idempotency_key": key}
+    policy = "fail_fast" if fail_fast else None
+    given = {"title": title, "deadline_seconds": deadline, "failure_policy": policy, "idempotency_key": key}
     options = {name: value for name, value in given.items() if value is not None}
     asked = Asked(document, settings, secrets, options, quiet, flags, Watch(quiet=quiet))
     if _asks_first(document):

@@ -27,8 +27,12 @@ REASONS = {
     "chosen": "by choice of the plan",
     "cancelled": "on request",
     "deadline": "because the deadline passed",
+    "fail_fast": "because another failed",
     "store_rejected": "because the database refused its data",
     "human": "for an answer",
+    "approval": "for a person to let it run",
+    "approved": "a person has let it run",
+    "reused": "taken from the execution it is a fork of",
     "outcome_unknown": "for a person to say whether it happened",
 }
 

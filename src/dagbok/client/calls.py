@@ -67,9 +67,16 @@ class Call(Generic[T]):
             raise faults.no_dagbok(response, base_url) from exc
 
 
-def options(title: str | None, labels: Mapping[str, str] | None, deadline_seconds: float | None) -> dict[str, Any]:
+def options(
+    title: str | None,
+    labels: Mapping[str, str] | None,
+    deadline_seconds: float | None,
+    failure_policy: str | None,
+) -> dict[str, Any]:
     """Return the options of a submission that are given."""
-    named = {"title": title, "labels": labels, "deadlineSeconds": deadline_seconds}
+    named = {
+        "title": title, "labels": labels, "deadlineSeconds": deadline_seconds, "failurePolicy": failure_policy
+    }  # fmt: skip
     return {name: value for name, value in named.items() if value is not None}
 
 

@@ -22,6 +22,7 @@ from dagbok.client import calls
 from dagbok.client.calls import TIMEOUT_S, Call
 from dagbok.client.tries import Patience, Tries
 from dagbok.domain.plan import Plan
+from dagbok.domain.states import FailurePolicy
 from dagbok.domain.values import Json
 from dagbok.errors import Misconfigured
 
@@ -85,6 +86,7 @@ class Client:
         title: str | None = None,
         labels: Mapping[str, str] | None = None,
         deadline_seconds: float | None = None,
+        failure_policy: FailurePolicy | Literal["continue", "fail_fast"] | None = None,
         idempotency_key: str | None = None,
     ) -> wire.SubmitResponse:
         """Submit a plan: an execution that is durable and runs.
@@ -95,6 +97,8 @@ class Client:
             labels: Words of yours.
             deadline_seconds: From the submission on, at most 366 days; what has not ended by then is cancelled, and
                 what completed counts.
+            failure_policy: With fail_fast the first sub-task that fails ends the execution; else (`continue`) all that
+                does not depend on it runs.
             idempotency_key: 1 to 255 visible ASCII characters; a random one where none is given. Submitting the same
                 with the same key again returns the same execution, until it is deleted.
 
@@ -106,7 +110,7 @@ class Client:
             StoreUnavailable: The server cannot be reached, or cannot write now; nothing was stored.
             OutcomeUnknown: The answer was lost, three times. Submit again with the `idempotency_key` of the error.
         """
-        options = calls.options(title, labels, deadline_seconds)
+        options = calls.options(title, labels, deadline_seconds, failure_policy)
         submitted = self._send(calls.submit(plan, options, idempotency_key))
         assert isinstance(submitted, wire.SubmitResponse), "nobody wished to wait"
         return submitted
@@ -118,6 +122,7 @@ class Client:
         title: str | None = None,
         labels: Mapping[str, str] | None = None,
         deadline_seconds: float | None = None,
+        failure_policy: FailurePolicy | Literal["continue", "fail_fast"] | None = None,
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
     ) -> wire.Execution:
@@ -126,7 +131,7 @@ class Client:
         Raises like `submit` and `wait`.
         """
         patience = Patience(timeout_s)
-        options = calls.options(title, labels, deadline_seconds)
+        options = calls.options(title, labels, deadline_seconds, failure_policy)
         submitted = self._send(calls.submit(plan, options, idempotency_key, patience.wait_s()))
         if isinstance(submitted, wire.Execution):
             return submitted
@@ -289,10 +294,11 @@ class AsyncClient:
         title: str | None = None,
         labels: Mapping[str, str] | None = None,
         deadline_seconds: float | None = None,
+        failure_policy: FailurePolicy | Literal["continue", "fail_fast"] | None = None,
         idempotency_key: str | None = None,
     ) -> wire.SubmitResponse:
         """See `Client.submit`."""
-        options = calls.options(title, labels, deadline_seconds)
+        options = calls.options(title, labels, deadline_seconds, failure_policy)
         submitted = await self._send(calls.submit(plan, options, idempotency_key))
         assert isinstance(submitted, wire.SubmitResponse), "nobody wished to wait"
         return submitted
@@ -304,12 +310,13 @@ class AsyncClient:
         title: str | None = None,
         labels: Mapping[str, str] | None = None,
         deadline_seconds: float | None = None,
+        failure_policy: FailurePolicy | Literal["continue", "fail_fast"] | None = None,
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
     ) -> wire.Execution:
         """See `Client.run`."""
         patience = Patience(timeout_s)
-        options = calls.options(title, labels, deadline_seconds)
+        options = calls.options(title, labels, deadline_seconds, failure_policy)
         submitted = await self._send(calls.submit(plan, options, idempotency_key, patience.wait_s()))
         if isinstance(submitted, wire.Execution):
             return submitted

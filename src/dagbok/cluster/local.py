@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -17,7 +17,7 @@ from dagbok.cluster.timers import Due, Timers
 from dagbok.domain import doubt, values
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution, restore
-from dagbok.domain.ids import ExecutionId
+from dagbok.domain.ids import ExecutionId, TaskId
 from dagbok.domain.plan import HUMAN, Plan
 from dagbok.domain.records import Command, StoredExecution
 from dagbok.domain.states import Reason
@@ -25,7 +25,16 @@ from dagbok.domain.values import Json
 from dagbok.engine.outcomes import Outcome
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools
 from dagbok.engine.scheduler import Scheduler
-from dagbok.errors import DagbokError, Fenced, Misconfigured, NotFound, OutcomeUnknown, StoreRejected, StoreUnavailable
+from dagbok.errors import (
+    Conflict,
+    DagbokError,
+    Fenced,
+    Misconfigured,
+    NotFound,
+    OutcomeUnknown,
+    StoreRejected,
+    StoreUnavailable,
+)
 from dagbok.store.batch import Created
 
 log = logging.getLogger("dagbok.cluster")
@@ -48,9 +57,16 @@ class OwningJournal(Journal, Protocol):
         ...
 
     def write_command(
-        self, execution_id: ExecutionId, kind: str, data: Mapping[str, Json], by: str | None, *, at_ms: int
+        self,
+        execution_id: ExecutionId,
+        kind: str,
+        data: Mapping[str, Json],
+        by: str | None,
+        *,
+        at_ms: int,
+        wait: str | None = None,
     ) -> asyncio.Future[int]:
-        """Write a command and return its number."""
+        """Write a command and return its number. Raises Conflict where another answers the question `wait` already."""
         ...
 
 
@@ -108,9 +124,10 @@ class LocalWorker:
         self._timers = Timers(diary, self.clock, self.take_over)
         self._poll: asyncio.Task[None] | None = None
         self._rescues: set[asyncio.Task[None]] = set()
-        self._late: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[None]] = set()  # what the engine itself asks, by commands
         scheduler.on_lost = self._lost
         scheduler.on_late = self.late
+        scheduler.on_expired = self.expire
 
     @property
     def clock(self) -> Clock:
@@ -135,7 +152,9 @@ class LocalWorker:
     async def close(self) -> None:
         """Stop hearing commands and taking over. The scheduler is closed by whoever opened it."""
         self._closing.set()
-        tasks = [task for task in (self._poll, *self._timers.close(), *self._rescues, *self._late) if task is not None]
+        tasks = [
+            task for task in (self._poll, *self._timers.close(), *self._rescues, *self._asking) if task is not None
+        ]
         if tasks:
             # A read goes on in its thread whatever becomes of the task; it gets the time to give its connection back.
             await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
@@ -283,17 +302,41 @@ class LocalWorker:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), POLL_INTERVAL_S)
 
-    # -- late results -----------------------------------------------------------------------------------------------
+    # -- what the engine asks by itself -----------------------------------------------------------------------------
 
     def late(self, call: Call, outcome: Outcome) -> None:
         """Lay what an attempt brought, whose time was over, beside the question whether it happened.
 
         As a command: the execution may have left the memory.
         """
-        if not self._closing.is_set():
-            task = asyncio.get_running_loop().create_task(self._tell_late(call, outcome))
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
+        self._ask(self._tell_late(call, outcome))
+
+    def expire(self, execution_id: ExecutionId, task_id: TaskId, number: int) -> None:
+        """Close a question whose time is over, unless it has its answer.
+
+        As a command, because an answer is one: whichever is written first counts, and none that was taken is dropped.
+        """
+        self._ask(self._tell_expired(execution_id, task_id, number))
+
+    def _ask(self, asking: Coroutine[Any, Any, None]) -> None:
+        if self._closing.is_set():
+            asking.close()
+            return
+        task = asyncio.get_running_loop().create_task(asking)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _tell_expired(self, execution_id: ExecutionId, task_id: TaskId, number: int) -> None:
+        data: dict[str, Json] = {"taskId": task_id, "question": number}
+        wait = f"{task_id}#{number}"
+        try:
+            with suppress(Conflict, NotFound):  # it has its answer; it was deleted
+                await self._journal.write_command(
+                    execution_id, "expire", data, None, at_ms=self.clock.now_ms(), wait=wait
+                )
+            await self.hear()
+        except DagbokError as exc:  # it is said again in a moment, or by whoever runs the execution next
+            log.warning("execution %s: question %s is not closed yet: %s", execution_id, wait, exc)
 
     async def _tell_late(self, call: Call, outcome: Outcome) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dagbok.domain import values
+from dagbok.domain.doubt import DECISIONS
 from dagbok.domain.judging import misfits
 from dagbok.domain.validate import Problem
 from dagbok.domain.values import Json, JsonText, pointer_to
@@ -12,8 +13,6 @@ from dagbok.errors import BadInput, InvalidAnswer, TooLarge
 
 #: Named of one answer.
 MAX_PROBLEMS = 100
-#: The answers to "did it happen?": run it again, take it as done, take it as failed.
-DECISIONS = ("retry", "succeeded", "fail")
 
 
 def read(kind: str, schema: JsonText | None, answer: Mapping[str, Json]) -> Json:

@@ -12,6 +12,8 @@ from dagbok.domain.step import Step
 from dagbok.domain.values import Json, JsonText
 
 KIND = "did_it_happen"
+#: What may be answered: run it again, take it as done, take it as failed.
+DECISIONS = ("retry", "succeeded", "fail")
 #: A larger late result is told, and not kept.
 MAX_LATE_BYTES = 2**20
 #: Of larger params the beginning is shown. They may have 32 MiB, the sub-step has them anyway, and in an inbox nobody
@@ -23,19 +25,20 @@ DESCRIPTION_CHARS = 2_000
 
 def question(step: Step, why: str, asked_at: int) -> QuestionRow:
     """Return the question about the latest attempt of `step`; `why` it is asked is a sentence."""
+    which = f"attempt {step.attempt}" if step.attempt else "its last attempt"  # that of the execution it is a fork of
     prompt = (
-        f"Sub-task {step.task.id!r} ({step.task.tool}) must not be repeated blindly, and nobody knows what attempt "
-        f"{step.attempt} has done: {why} Did it happen?"
+        f"Sub-task {step.task.id!r} ({step.task.tool}) must not be repeated blindly, and nobody knows what {which} has "
+        f"done: {why} Did it happen?"
     )
     description = values.clean(step.task.description, DESCRIPTION_CHARS)
-    shown = values.encode({"params": _params(step), "description": description, "attempt": step.attempt})
+    shown = values.encode({"params": shown_params(step), "description": description, "attempt": step.attempt})
     return QuestionRow(
         step.task.id, step.questions_asked + 1, KIND, prompt, None, None, shown, asked_at, None, None, None, None
     )  # fmt: skip
 
 
-def _params(step: Step) -> Json:
-    """Return the params of the latest attempt; of large ones the beginning of their text, which says so."""
+def shown_params(step: Step) -> Json:
+    """Return the params of the latest attempt, or of the first to come; of large ones the beginning, which says so."""
     text = values.encode(step.task.tool_or_prompt.params) if step.input is None else step.input
     whole = text.encode()
     if len(whole) <= MAX_PARAMS_BYTES:

@@ -28,6 +28,8 @@ class EventType(StrEnum):
     SUBSTEP_RETRYING = "substep.retrying"
     SUBSTEP_WAITING = "substep.waiting"
     SUBSTEP_ANSWERED = "substep.answered"
+    SUBSTEP_REMINDED = "substep.reminded"
+    SUBSTEP_OVERRIDDEN = "substep.overridden"
     SUBSTEP_SKIPPED = "substep.skipped"
     SUBSTEP_CANCELLED = "substep.cancelled"
 

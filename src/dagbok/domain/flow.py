@@ -8,10 +8,10 @@ ready (`Changes.ready`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from dagbok.domain import doubt, ending, graph, submission, values
+from dagbok.domain import doubt, ending, graph, overrides, submission, values
 from dagbok.domain.agenda import Agenda
 from dagbok.domain.call import NO_CHARGE, Charge
 from dagbok.domain.events import EventType
@@ -23,15 +23,17 @@ from dagbok.domain.states import (
     EXECUTION_ENDED,
     EXECUTION_MOVES,
     STEP_MOVES,
+    AttemptOutcome,
     Effect,
     ExecutionStatus,
+    QuestionOutcome,
     Reason,
     StepStatus,
 )
 from dagbok.domain.step import Step
 from dagbok.domain.tally import Tally
 from dagbok.domain.unwritten import Unwritten
-from dagbok.domain.values import JsonText
+from dagbok.domain.values import Json, JsonText
 
 _END_EVENTS: Final = {
     ExecutionStatus.COMPLETED: EventType.EXECUTION_COMPLETED,
@@ -63,6 +65,10 @@ class Flow:
         self.header = Header()
         self.tally = Tally(len(tasks))
         self.agenda = Agenda(self.steps)
+        self.fail_fast = False  # whether the first failure ends it
+        #: The positions with an open attempt whose body has not begun, so that it is known what they have done. The
+        #: owner says.
+        self.unstarted: Callable[[], Iterable[int]] = tuple
         self._failures: list[int] = []
         self._parked: tuple[int, int] | None = None  # from when until when, of one that was restored
         self._allowed_ms: int | None = None  # from submission to deadline, of one that was restored
@@ -199,15 +205,57 @@ class Flow:
         self._unwritten.event(EventType.SUBSTEP_WAITING, step, now_ms, data)
         self._settle(now_ms)
 
-    def _close_question(self, step: Step, now_ms: int, answer: JsonText | None, by: str | None) -> None:
+    def _close_question(
+        self, step: Step, outcome: QuestionOutcome, now_ms: int, answer: JsonText | None = None, by: str | None = None
+    ) -> None:
         if step.question is not None:
-            self._unwritten.question(step.question._replace(closed_at=now_ms, answer=answer, answered_by=by))
-            step.question = None
+            closed = step.question._replace(closed_at=now_ms, answer=answer, answered_by=by, outcome=outcome.value)
+            self._unwritten.question(closed)
+            step.question = step.next_attempt_at = None
+
+    def _override(self, position: int, said: Mapping[str, Json], now_ms: int, by: str | None) -> None:
+        """Let `said` (see `dagbok.domain.overrides`, with the `effect` that follows) stand over the plan's task."""
+        step = self.steps[position]
+        step.override = overrides.merged(step.override, said)
+        step.call(overrides.apply(self._planned(position), step.override), Effect(said.get("effect", step.effect)))
+        step.revision += 1
+        self._unwritten.override(step)
+        self._unwritten.touch(position, step)
+        data = {"by": by, "revision": step.revision, **overrides.told(said)}
+        self._unwritten.event(EventType.SUBSTEP_OVERRIDDEN, step, now_ms, data)
+
+    def _planned(self, position: int) -> SubTask:
+        """Return the sub-task as the plan has it."""
+        return self.steps[position].task if position == self.synthesis else self.plan.sub_tasks[position]
 
     def _charge(self, step: Step, charge: Charge) -> None:
         if charge is not NO_CHARGE:
             step.charge(charge)
             self.header.charge(charge)
+
+    def abort(self, reason: Reason, message: str, now_ms: int) -> None:
+        """End the execution because it cannot go on; what completed counts: `partial` or `failed`."""
+        if not self.ended:
+            self.header.error, self.header.error_code = message, reason
+            self._stop(reason, message, now_ms, None)
+
+    def _stop(self, reason: Reason, message: str, now_ms: int, by: str | None) -> None:
+        harmless = frozenset(self.unstarted())
+        for position, step in enumerate(self.steps):
+            if step.ended:
+                continue
+            doubtful = False
+            if step.status is StepStatus.RUNNING:
+                self._unwritten.attempt(step, AttemptOutcome.CANCELLED.value, reason, message, now_ms)
+                doubtful = step.effect is Effect.ONCE and position not in harmless
+            self._close_question(step, QuestionOutcome.CANCELLED, now_ms, by=by)
+            self._end(position, StepStatus.CANCELLED, now_ms, reason=reason)
+            if doubtful:  # whoever runs it again has to know; of one that is asked about its row says so already
+                step.error_code = Reason.OUTCOME_UNKNOWN
+                step.error = f"It was cut off ({message.rstrip('.')}), and nobody knows what it has done."
+            self._unwritten.event(EventType.SUBSTEP_CANCELLED, step, now_ms, {"reason": reason})
+        self._unwritten.ready.clear()
+        self._settle(now_ms)
 
     def _settle(self, now_ms: int, *, resumed: bool = False) -> None:
         """Bring the synthesis and the execution's status up to date with the counters. O(1) but for the end.

@@ -30,19 +30,19 @@ _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 _left: ContextVar[list[int]] = ContextVar("steps that are left")
 
 
-def misfits(schema: dict[str, Any], value: Json, most: int) -> list[ValidationError]:
+def misfits(schema: dict[str, Any], value: Json, most: int, *, steps: int = MOST_STEPS) -> list[ValidationError]:
     """Return the first `most` places where `value` is not as `schema` says; none: it fits.
 
     Raises:
         BadInput: The schema cannot be applied to this value.
-        TooLarge: The value holds more than `MOST_VALUES`, or judging it takes more than `MOST_STEPS`.
+        TooLarge: The value holds more than `MOST_VALUES`, or judging it takes more than so many `steps`.
     """
     if _holds_more(value, MOST_VALUES):
         raise TooLarge(
             f"The answer holds more than {MOST_VALUES:,} values; that is too much to judge by a schema.",
             limit=MOST_VALUES,
         )
-    before = _left.set([MOST_STEPS])
+    before = _left.set([steps])
     try:
         # Without its `$schema`: a reference to the root would go on with the keywords of another draft. An empty
         # registry: a reference into the net must not make a check of data open a connection.

@@ -5,13 +5,14 @@ Completed steps stay as they are. Attempts go on to be counted, and what they ma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dagbok.domain.events import EventType
 from dagbok.domain.flow import Flow
 from dagbok.domain.ids import TaskId
 from dagbok.domain.states import Effect, ExecutionStatus, Reason, StepStatus
 from dagbok.domain.step import Step
+from dagbok.domain.values import Json
 from dagbok.errors import Conflict
 
 #: Sub-tasks that the diary names of those that run again.
@@ -25,7 +26,14 @@ LOST = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
 class Rerun(Flow):
     """The operation `retry` of an execution."""
 
-    def retry(self, now_ms: int, *, by: str | None = None, only: Collection[TaskId] | None = None) -> None:
+    def retry(
+        self,
+        now_ms: int,
+        *,
+        by: str | None = None,
+        only: Collection[TaskId] | None = None,
+        overrides: Mapping[TaskId, Mapping[str, Json]] | None = None,
+    ) -> None:
         """Let the lost part run again.
 
         A `once` step of which nobody knows what it has done is asked about, unless it is named: whoever names it has
@@ -35,16 +43,18 @@ class Rerun(Flow):
             now_ms: The time.
             by: Who asks.
             only: The failed or cancelled steps that run again; what they skipped follows. None: all of them.
+            overrides: By task what it is called with from now on (`dagbok.domain.overrides`), and the `effect` of that.
 
         Raises:
             Conflict: It has not ended, or nothing of it was lost; of `only`, one is unknown, was not lost, or depends
-                on one that was lost and is not named. Nothing has changed.
+                on one that was lost and is not named; one that is overridden does not run again. Nothing has changed.
         """
         if self.status not in RETRYABLE:
             state = "has completed" if self.status is ExecutionStatus.COMPLETED else f"is {self.status}"
             raise Conflict(f"Execution {self.id} {state}; nothing of it can be retried.", execution_id=self.id)
         named = None if only is None else self._named(only)
         again = self._with_skipped(self._lost() if named is None else named)
+        overridden = self._overridden(overrides or {}, again)
         looked_at = frozenset(named or ())
         doubtful = {
             position: self.steps[position].input
@@ -63,7 +73,21 @@ class Rerun(Flow):
                 self._ask_whether(position, "It was cut off, and is to run again.", now_ms)
             elif not step.unmet:
                 self._unwritten.ready.append(position)
+        for position, override in overridden.items():  # after the questions, which are about what was called before
+            self._override(position, override, now_ms, by)
         self._settle(now_ms)
+
+    def _overridden(
+        self, overrides: Mapping[TaskId, Mapping[str, Json]], again: Collection[int]
+    ) -> dict[int, Mapping[str, Json]]:
+        runs = {*again, self.synthesis}
+        found = {}
+        for task_id, override in overrides.items():
+            position = self.index.get(task_id)
+            if position is None or position not in runs:
+                raise self._refused(f"Sub-task {task_id!r} does not run again, so nothing of it can be overridden.")
+            found[position] = override
+        return found
 
     def _lost(self) -> list[int]:
         return [position for position, step in enumerate(self.steps[: self.tally.total]) if step.status in LOST]

@@ -31,7 +31,7 @@ PASSING: Final = frozenset({"timeout", "rate_limited", "unavailable"})
 #: Codes of errors that are never retried: the same input fails in the same way, or nobody knows what a try has done.
 NEVER: Final = frozenset(
     {"invalid_input", "not_json", "bad_reference", "unknown_tool", "unknown_secret", "refused", "outcome_unknown"}
-    | {"crash_loop", "result_too_large"}
+    | {"crash_loop", "result_too_large", "rejected", "unanswered"}
 )
 #: All codes of Dagbok and its tools (docs/errors.md). Tools of users have others, which a policy may name as well.
 CODES: Final = (

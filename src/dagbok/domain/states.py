@@ -42,15 +42,26 @@ class Effect(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a sub-step was skipped, cancelled or waits."""
+    """Why a sub-step was skipped or cancelled, waits, may run, or has a result without a try."""
 
     DEPENDENCY_FAILED = "dependency_failed"
     CHOSEN = "chosen"  #: `on_failure: skip`
     CANCELLED = "cancelled"  #: on request
     DEADLINE = "deadline"  #: the execution's time was over
     STORE_REJECTED = "store_rejected"  #: the database refuses its rows
+    FAIL_FAST = "fail_fast"  #: another sub-task failed, and the execution was to end then
     HUMAN = "human"  #: waits for an answer
+    APPROVAL = "approval"  #: waits for a person who lets it run
+    APPROVED = "approved"  #: a person has let it run; it may begin, or does run
+    REUSED = "reused"  #: it completed in the execution that this one is a fork of
     OUTCOME_UNKNOWN = "outcome_unknown"  #: nobody knows what an attempt of a `once` tool did; did it happen?
+
+
+class FailurePolicy(StrEnum):
+    """What the failure of a sub-task means for those that do not depend on it."""
+
+    CONTINUE = "continue"  #: nothing
+    FAIL_FAST = "fail_fast"  #: they are cancelled, and the execution ends
 
 
 class AttemptOutcome(StrEnum):

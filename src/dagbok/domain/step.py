@@ -7,7 +7,7 @@ from dagbok.domain.call import Charge
 from dagbok.domain.plan import SubTask
 from dagbok.domain.records import QuestionRow, StepRow
 from dagbok.domain.states import ENDED, Effect, Reason, StepStatus
-from dagbok.domain.values import JsonText
+from dagbok.domain.values import Json, JsonText
 
 
 class Step:
@@ -15,15 +15,14 @@ class Step:
 
     __slots__ = (
         "attempt", "completed_at", "cost_usd", "dirty", "duration_ms", "effect", "error", "error_code", "error_detail",
-        "failures", "has_references", "input", "interruptions", "model", "next_attempt_at", "progress", "question",
-        "questions_asked", "reason", "result", "revision", "started_at", "status", "task", "unmet", "usage",
+        "failures", "has_references", "input", "interruptions", "model", "next_attempt_at", "override", "progress",
+        "question", "questions_asked", "reason", "result", "revision", "started_at", "status", "task", "unmet", "usage",
     )  # fmt: skip
 
     def __init__(self, task: SubTask, effect: Effect, unmet: int) -> None:
-        self.task = task
-        self.effect = effect
+        self.call(task, effect)
         self.unmet = unmet  # dependencies that are not committed as done; it is ready at 0
-        self.has_references = bool(refs.named(task.tool_or_prompt.params))
+        self.override: dict[str, Json] = {}  # what of the plan's task does not stand any more
         self.dirty = False  # changed since the last commit was taken
         self.status = StepStatus.PENDING
         self.reason: str | None = None
@@ -47,6 +46,12 @@ class Step:
         self.failures = 0  # attempts that failed or took too long
         self.interruptions = 0  # attempts that a crash cut off
 
+    def call(self, task: SubTask, effect: Effect) -> None:
+        """Take what is called from now on, and what repeating that would do."""
+        self.task = task
+        self.effect = effect
+        self.has_references = bool(refs.named(task.tool_or_prompt.params))
+
     @property
     def ended(self) -> bool:
         return self.status in ENDED
@@ -62,7 +67,11 @@ class Step:
         The wall clock of an earlier owner was ahead of this one then, maybe by hours, and nobody asked for a wait so
         long. Both its ends move, so that it stays as long as it was, however often its owner changes.
         """
-        if self.next_attempt_at is None or self.started_at is None:
+        if self.next_attempt_at is None:
+            return False
+        if self.question is not None:
+            return self._follow_question(self.question, now_ms)
+        if self.started_at is None:
             return False
         # A timer begins with its attempt; a back-off when that has ended, of which `duration_ms` tells.
         ahead_ms = self.started_at + (self.duration_ms or 0) - now_ms
@@ -71,6 +80,23 @@ class Step:
         self.started_at -= ahead_ms
         self.next_attempt_at -= ahead_ms
         return True
+
+    def _follow_question(self, asked: QuestionRow, now_ms: int) -> bool:
+        ahead_ms = asked.asked_at - now_ms
+        if ahead_ms <= 0 or asked.due_at is None:
+            return False
+        self.question = asked._replace(asked_at=now_ms, due_at=asked.due_at - ahead_ms)
+        self.next_attempt_at = asked.due_at - ahead_ms
+        return True
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether a person has to let it run before its next attempt."""
+        return self.task.requires_approval and self.reason != Reason.APPROVED
+
+    def approve(self) -> None:
+        """Let it run, if anybody has to: for this attempt and those that repeat it."""
+        self.reason = Reason.APPROVED if self.task.requires_approval else None
 
     @property
     def done(self) -> bool:

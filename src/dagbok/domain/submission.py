@@ -8,6 +8,7 @@ from dagbok.domain import graph, refs, values
 from dagbok.domain.ids import SYNTHESIS, SYNTHESIS_TOOL, TaskId
 from dagbok.domain.plan import Plan, SubTask
 from dagbok.domain.records import NewStep, StoredExecution
+from dagbok.domain.states import FailurePolicy
 from dagbok.domain.step import Step
 
 
@@ -38,6 +39,12 @@ def allowed_ms(stored: StoredExecution) -> int | None:
     """
     seconds = (values.decode(stored.options) if stored.options else {}).get("deadlineSeconds")
     return None if seconds is None else max(1, round(seconds * 1000))
+
+
+def fails_fast(stored: StoredExecution) -> bool:
+    """Return whether the first failure is to end a stored execution."""
+    options = values.decode(stored.options) if stored.options else {}
+    return bool(options.get("failurePolicy") == FailurePolicy.FAIL_FAST)
 
 
 def new_steps(steps: Sequence[Step]) -> list[NewStep]:

@@ -9,7 +9,7 @@ from dagbok.domain import values
 from dagbok.domain.call import NO_CHARGE, Charge
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.ids import Epoch, ExecutionId
-from dagbok.domain.records import AttemptRow, Changes, HeaderRow, QuestionRow
+from dagbok.domain.records import AttemptRow, Changes, HeaderRow, OverrideRow, QuestionRow
 from dagbok.domain.step import Step
 
 
@@ -23,7 +23,7 @@ class Unwritten:
         self._clear()
 
     def __bool__(self) -> bool:
-        return bool(self._events or self._dirty or self._commands or self._questions)
+        return bool(self._events or self._dirty or self._commands or self._questions)  # the rest comes with these
 
     def touch(self, position: int, step: Step) -> None:
         """Write the step's row."""
@@ -52,6 +52,10 @@ class Unwritten:
         """Write a line of the inbox."""
         self._questions.append(row)
 
+    def override(self, step: Step) -> None:
+        """Write what stands in place of the plan's task."""
+        self._overrides.append(OverrideRow(step.task.id, values.encode(step.override), step.effect.value))
+
     def command(self, id: int) -> None:
         """Mark a command as applied."""
         self._commands.append(id)
@@ -75,6 +79,7 @@ class Unwritten:
             self._events,
             self._commands,
             () if hold else self.take_ready(),
+            self._overrides,
             release=release,
         )
         self._taken_seq = self.seq
@@ -92,3 +97,4 @@ class Unwritten:
         self._attempts: list[AttemptRow] = []
         self._questions: list[QuestionRow] = []
         self._commands: list[int] = []
+        self._overrides: list[OverrideRow] = []

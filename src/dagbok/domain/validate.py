@@ -2,7 +2,7 @@
 
 Codes: missing_field, bad_value, unknown_field, not_json, empty_plan, too_many_tasks, too_large, duplicate_id,
 reserved_id, self_dependency, unknown_dependency, unknown_reference, bad_reference, cycle, unknown_tool, invalid_params,
-bad_schema, unsupported, bad_secret, secret_not_allowed, unknown_secret, literal_secret.
+bad_schema, bad_secret, secret_not_allowed, unknown_secret, literal_secret.
 
 Linear in the size of the plan: 10,000 sub-tasks take well under a second.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,13 +21,13 @@ from jsonschema.exceptions import ValidationError as SchemaViolation
 from pydantic import ValidationError
 from referencing import Registry
 
-from dagbok.domain import graph, refs, retry, schemas, secrets, values
+from dagbok.domain import graph, judging, refs, retry, schemas, secrets, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask, read_id, says_none
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.values import Json, pointer_to
 from dagbok.domain.wording import nearest, said
-from dagbok.errors import BadReference, InvalidPlan, NotJson, TooLarge
+from dagbok.errors import BadInput, BadReference, InvalidPlan, NotJson, TooLarge
 
 #: The params of a question to a person, checked like those of a tool.
 HUMAN_PARAMS: Mapping[str, Any] = {
@@ -48,6 +49,8 @@ _WHOLE = frozenset(
 #: What breaks the rules of JSON, or the schema of one tool, more often than this is cut off here: 8 MiB of `NaN,` are
 #: two million faults, and nobody reads those.
 MAX_FAULTS = 1000
+#: What judging all defaults of a plan may cost, in steps of `dagbok.domain.judging`.
+JUDGING_STEPS = 1_000_000
 #: Misspelled names that get a suggestion. Comparing costs about a millisecond each.
 MAX_SUGGESTIONS = 100
 
@@ -131,6 +134,7 @@ class _Check:
         self.problems: list[Problem] = []
         self._validators: dict[str, Any] = {}
         self._suggestions = 0
+        self._steps = JUDGING_STEPS  # of each default, so that all of them are bounded
         self._meant: dict[tuple[str, float], str | None] = {}  # by word of a `retry` that is not known
 
     def run(self, document: Json) -> list[Problem]:
@@ -145,6 +149,7 @@ class _Check:
         raw = document.get("sub_tasks")
         given: list[Any] = raw if isinstance(raw, list) else []
         positions = self._positions(given, tasks)
+        self._steps = JUDGING_STEPS // max(1, len(given))
         parents: list[list[int]] = [[] for _ in given]
         for position, item in enumerate(given):
             if isinstance(item, dict):
@@ -299,10 +304,6 @@ class _Check:
                 self._add("bad_value", message, "sub_tasks", position, field)
 
     def _params(self, position: int, task: SubTask) -> None:
-        if task.requires_approval:
-            # Running it without asking would be the one wrong answer.
-            message = f"Sub-task {task.id!r} requires an approval, which this release cannot ask for yet."
-            self._add("unsupported", message, "sub_tasks", position, "requires_approval")
         if task.tool not in self.tools and task.action_type != HUMAN:
             if task.action_type == INFERENCE and INFERENCE not in self.tools:
                 return  # a checker without a model (a stand-alone `check`) has nothing to say about prompts
@@ -320,6 +321,8 @@ class _Check:
             self._add("invalid_params", _ended(f"Sub-task {task.id!r}, tool {task.tool!r}: {message}"), *where)
         if task.tool in (HUMAN, INFERENCE):
             self._answer_schema(position, task)
+        if task.tool == HUMAN:
+            self._nobody_answers(position, task)
 
     def _answer_schema(self, position: int, task: SubTask) -> None:
         params, place = task.tool_or_prompt.params, ["tool_or_prompt", "params"]
@@ -335,6 +338,21 @@ class _Check:
         for path, fault in schemas.faults(schema):
             message = f"Sub-task {task.id!r}: the schema of the answer cannot be used: {fault}"
             self._add("bad_schema", _ended(message), "sub_tasks", position, *place, *(() if spelled else path))
+
+    def _nobody_answers(self, position: int, task: SubTask) -> None:
+        """Look at what is to become of a question without an answer."""
+        if task.on_timeout != "fail" and task.timeout_seconds is None:
+            message = f"`on_timeout` is {task.on_timeout!r}, and without `timeout_seconds` no time is ever over"
+            self._add("missing_field", f"Sub-task {task.id!r}: {message}.", "sub_tasks", position, "timeout_seconds")
+        schema = task.tool_or_prompt.params.get("schema")
+        if "default" not in (task.on_timeout, task.on_failure) or not isinstance(schema, dict):
+            return
+        if any(_refers(text) for _, text in refs.walk(schema)) or any(True for _ in schemas.faults(schema)):
+            return  # not decided yet; reported already
+        with suppress(TooLarge, BadInput):  # more than is worth judging here; its schema does not bind the default
+            for fault in judging.misfits(schema, task.default, 1, steps=self._steps):
+                message = f"Sub-task {task.id!r}: the `default` is no answer to its question: {_shorten(fault.message)}"
+                self._add("bad_value", _ended(message), "sub_tasks", position, "default", *fault.absolute_path)
 
     def _violations(self, task: SubTask) -> Iterator[SchemaViolation]:
         """Yield what breaks the tool's schema, leaving out what a reference may still put right."""

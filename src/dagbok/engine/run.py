@@ -38,6 +38,7 @@ class Run:
 
     def __init__(self, execution: Execution) -> None:
         self.execution = execution
+        execution.unstarted = self.unstarted
         self.append: asyncio.Future[None] | None = None  # the commit under way
         self.attempts: dict[int, Attempt] = {}  # by position: bodies that run, or wait for their start to be durable
         self.launches: list[Attempt] = []  # those that wait, not yet handed to the journal

@@ -22,7 +22,7 @@ from typing import Any
 from dagbok.domain import commands, secrets
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution
-from dagbok.domain.ids import ExecutionId
+from dagbok.domain.ids import ExecutionId, TaskId
 from dagbok.domain.plan import HUMAN, SubTask
 from dagbok.domain.records import Changes, Command
 from dagbok.domain.retry import Policy, readable
@@ -85,6 +85,9 @@ class Scheduler:
         self.on_parked: Callable[[int | None], None] | None = None
         #: Called with what an attempt of a `once` tool brings after its time was over: somebody is asked about it.
         self.on_late: Callable[[Call, Outcome], None] | None = None
+        #: Called with a task and the number of its question, whose time is over: to close it, by the command `expire`,
+        #: unless an answer is on its way. Called again a while later. Without it the question is closed at once.
+        self.on_expired: Callable[[ExecutionId, TaskId, int], None] | None = None
         #: Called when an execution is lost; returns whether it goes on: by `take_over`, or else `leave_out` follows.
         self.on_lost: Callable[[ExecutionId, BaseException], bool] | None = None
 
@@ -96,7 +99,7 @@ class Scheduler:
             run = self._own(execution)
             self._arm(run)
             self._enqueue(run, execution.take_ready())
-            self._turn_soon()
+            self._changed(run)  # a fork may have nothing to begin with but a question
 
     def take_over(self, execution: Execution, command: Command | None = None) -> None:
         """Own an execution that an earlier owner left: close its open attempts, apply the `command`, and go on."""
@@ -163,10 +166,8 @@ class Scheduler:
             raise NotFound(f"Execution {command.execution_id} is not run here.", execution_id=command.execution_id)
         if run.parking:
             return False
-        commands.apply(run.execution, command, self.clock.now_ms(), unstarted=run.unstarted())
-        if run.execution.ended:
-            self._drop(run)
-        elif run.execution.paused:
+        commands.apply(run.execution, command, self.clock.now_ms())
+        if run.execution.paused:
             self._hold(run, self._slots.discard(run))
             run.queued = 0
         self._changed(run)
@@ -198,7 +199,8 @@ class Scheduler:
             run.execution.hold(position)
 
     def _needs_no_slot(self, run: Run, position: int) -> bool:
-        if run.execution.steps[position].task.tool == HUMAN:
+        step = run.execution.steps[position]
+        if step.task.tool == HUMAN or step.needs_approval:
             return True
         tool = self._tool(run, position)
         return tool is not None and tool.timer
@@ -227,12 +229,15 @@ class Scheduler:
                     f"The tool {step.task.tool!r} is not known to this process; start it with the module that has it."
                 )
                 raise ToolError(message, code="unknown_tool")
-            if tool is not None and not self._slots.has_room(tool):
+            asks = tool is None or step.needs_approval
+            if tool is not None and not asks and not self._slots.has_room(tool):
                 self._slots.line_up(tool, run, position, execution.remaining(position))
                 run.queued += 1
                 return
             resolved = prepare.resolve(execution, position, max_bytes=self._max_bytes, redactor=self._secrets.redactor)
-            if tool is None:
+            if step.needs_approval:
+                execution.ask_approval(position, self.clock.now_ms(), input=resolved.input)
+            elif tool is None:
                 self._ask(run, position, prepare.question(resolved.params))
             elif tool.timer:
                 now_ms = self.clock.now_ms()
@@ -310,11 +315,17 @@ class Scheduler:
 
     def _ring(self, run: Run) -> None:
         run.disarm()
-        again = run.execution.ring(self.clock.now_ms(), unstarted=run.unstarted())
-        if run.execution.ended:
-            self._drop(run)
-        self._enqueue(run, again)
+        rung = run.execution.ring(self.clock.now_ms())
+        for task_id, number in rung.expired:
+            self._expire(run, task_id, number)
+        self._enqueue(run, rung.again)
         self._changed(run)
+
+    def _expire(self, run: Run, task_id: TaskId, number: int) -> None:
+        if self.on_expired is not None:
+            self.on_expired(run.execution.id, task_id, number)
+        else:
+            run.execution.expire(run.execution.index[task_id], number, self.clock.now_ms())
 
     # -- hearing ----------------------------------------------------------------------------------------------------
 
@@ -350,6 +361,8 @@ class Scheduler:
     # -- committing -------------------------------------------------------------------------------------------------
 
     def _changed(self, run: Run) -> None:
+        if run.execution.ended:
+            self._drop(run)
         self._dirty[run] = None
         self._arm(run)
         self._turn_soon()

@@ -18,6 +18,7 @@ Params = st.SearchStrategy[dict[str, Json]]
 #: Tools for the effect of the same name.
 EFFECTS: Final = ("pure", "idempotent", "once")
 POLICIES: Final = ("fail", "skip", "default")
+ON_TIMEOUT: Final = (*POLICIES, "remind")
 #: Of errors that may be tried again.
 CODES: Final = ("timeout", "rate_limited", "unavailable", "tool_error")
 
@@ -70,6 +71,8 @@ def plans(
     policies: Sequence[str] = POLICIES,
     retries: Params | None = None,
     waits: st.SearchStrategy[float] | None = None,
+    approvals: bool = False,
+    answer_within: st.SearchStrategy[float] | None = None,
 ) -> dict[str, Any]:
     """Plans that can run: random edges (dependency, reference, or both), policies, a synthesis or none.
 
@@ -88,6 +91,9 @@ def plans(
         policies: Words of `on_failure` to choose from.
         retries: The strategy of `retry`, such as `retry_policies()`. None: no plan has one.
         waits: The strategy of the seconds that some sub-tasks `wait`. None: none does.
+        approvals: Whether some sub-tasks ask before they run.
+        answer_within: The strategy of the seconds after which the time of some questions is over, or somebody is
+            reminded. None: people have all the time.
     """
     tasks = []
     for position in range(draw(st.integers(min_tasks, max_tasks))):
@@ -104,7 +110,7 @@ def plans(
         else:
             name, params = (HUMAN if kind == "human" else INFERENCE), {"prompt": f"what is {position}?"}
         depends = _edges(draw, position, params if takes_any else None)
-        task = {
+        task: dict[str, Any] = {
             "id": f"t{position}",
             "action_type": kind if kind in (HUMAN, INFERENCE) else "tool",
             "tool_or_prompt": {"name": name, "params": params},
@@ -114,6 +120,10 @@ def plans(
         }
         if retries is not None and kind != "human" and draw(st.booleans()):
             task["retry"] = draw(retries)
+        if kind == "human" and answer_within is not None and draw(st.booleans()):
+            task |= {"timeout_seconds": draw(answer_within), "on_timeout": draw(st.sampled_from(ON_TIMEOUT))}
+        if approvals and draw(st.integers(0, 3)) == 0:
+            task["requires_approval"] = True
         tasks.append(task)
     return {
         "original_request": "a random plan",

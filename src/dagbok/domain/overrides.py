@@ -1,0 +1,48 @@
+"""What somebody changes about a sub-task of an execution: other params, another tool, another model.
+
+It stands beside the plan, which never changes: `{"params"?, "tool"?, "model"?}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from dagbok.domain import values
+from dagbok.domain.plan import SubTask
+from dagbok.domain.values import Json
+
+FIELDS: Final = ("params", "tool", "model")
+#: Of larger params the diary keeps the size; the sub-step has them.
+TOLD_BYTES: Final = 16 * 1024
+
+
+def merged(older: Mapping[str, Json], newer: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what stands after `newer` was said over `older`. Other fields are dropped."""
+    both = {**older, **newer}
+    return {name: both[name] for name in FIELDS if name in both}
+
+
+def told(said: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what the diary tells of an override."""
+    kept = {name: said[name] for name in FIELDS if name in said}
+    if "params" in kept and (size := len(values.encode(kept["params"]).encode())) > TOLD_BYTES:
+        del kept["params"]
+        kept["paramsBytes"] = size
+    return kept
+
+
+def apply(task: SubTask, override: Mapping[str, Json]) -> SubTask:
+    """Return the sub-task as it is called now.
+
+    Args:
+        task: As the plan has it.
+        override: `params` in place of its params, `tool` of the name of its tool; `model` is the param `model`,
+            whatever the others say.
+    """
+    call = task.tool_or_prompt
+    params = override.get("params", call.params)
+    if "model" in override:
+        params = {**params, "model": override["model"]}
+    name = override.get("tool", call.name)
+    return task.model_copy(update={"tool_or_prompt": call.model_copy(update={"name": name, "params": params})})
