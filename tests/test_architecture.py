@@ -24,12 +24,13 @@ ALLOWED: dict[str, set[str]] = {
     "notify": {"store", "domain"},
     "diary": {"store", "domain"},
     "service": {"diary", "store", "tools", "llm", "cluster", "notify", "domain"},
-    "app": {"service", "diary", "notify", "cluster", "llm", "tools", "store", "engine", "domain", "wire"},
+    "app": {"service", "diary", "notify", "cluster", "llm", "tools", "store", "engine", "domain", "views", "wire"},
     "outside": {"diary", "cluster", "tools", "store", "domain"},
     "wire": {"domain"},
-    "api": {"app", "service", "diary", "wire", "domain"},
+    "views": {"wire", "domain"},
+    "api": {"app", "service", "diary", "views", "wire", "domain"},
     "client": {"wire", "domain"},
-    "cli": {"app", "outside", "api", "client", "service", "diary", "wire", "domain"},
+    "cli": {"app", "outside", "api", "client", "service", "diary", "views", "wire", "domain"},
     "testing": {"engine", "llm", "domain"},
     "__init__": {"app", "client", "tools", "domain"},
     "__main__": {"cli"},
@@ -70,7 +71,7 @@ HOMES: dict[str, set[str]] = {
         "cli",
         "testing",
     },
-    "time": set(ALLOWED) - {"domain", "errors", "settings", "wire", "service", "diary"},
+    "time": set(ALLOWED) - {"domain", "errors", "settings", "wire", "views", "service", "diary"},
 }
 
 #: Files of `store` that may name a dialect.

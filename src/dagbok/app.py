@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import uuid_utils
 from pydantic import ValidationError
 
-from dagbok import wire
+from dagbok import views, wire
 from dagbok.cluster.local import LocalWorker
 from dagbok.cluster.retention import Retention
 from dagbok.diary import Diary
@@ -304,7 +304,7 @@ class Dagbok:
     ) -> list[wire.ExecutionSummary]:
         """Return executions without their sub-steps, newest first."""
         page = await asyncio.to_thread(self.service.list_executions, limit=limit, offset=offset, status=status)
-        return wire.ExecutionList.read(wire.executions_json(page)).executions
+        return wire.ExecutionList.read(views.executions_json(page)).executions
 
     async def answer(
         self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
@@ -430,7 +430,7 @@ async def _to_the_end(work: Callable[[], Any]) -> Any:
 def read_execution(diary: Diary, execution_id: str) -> wire.Execution:
     """Return an execution with its sub-steps and their whole results. Raises NotFound."""
     row, steps = diary.details(execution_id, whole=True)
-    return wire.Execution.read(wire.execution_json(row, steps))
+    return wire.Execution.read(views.execution_json(row, steps))
 
 
 def read_graph(diary: Diary, execution_id: str, format: str) -> str:
@@ -438,7 +438,7 @@ def read_graph(diary: Diary, execution_id: str, format: str) -> str:
     if format not in MEDIA_TYPES:
         raise BadInput(f"`format` is {format!r}; it is one of {', '.join(MEDIA_TYPES)}.", pointer="/format")
     _, diagram = diary.graph(execution_id)
-    return wire.graph_document(diagram, format).decode()
+    return views.graph_document(diagram, format).decode()
 
 
 def model_hint(model: str | None) -> str | None:

@@ -1,29 +1,21 @@
 """What clients see: the shapes of requests, responses and problems, camelCase outside of plans.
 
-Two ways to one shape. Responses are written from rows as JSON text (`execution_json`, ...), so that a stored result is
-copied and never parsed; the models below say the same to OpenAPI, to the client and to the library, and a test holds
-the two together. Every field is always there; what has no value is `null`.
+These models say it to OpenAPI, to the client and to the library. Responses themselves are written from rows
+(`dagbok.views`); every field is always there, and what has no value is `null`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from dagbok.domain import dot, mermaid, svg
-from dagbok.domain.diagram import Diagram, Node
 from dagbok.domain.plan import LONGEST_S, Id, Plan
-from dagbok.domain.records import Page
 from dagbok.domain.retry import RetryObject
 from dagbok.domain.states import AttemptOutcome, Effect, ExecutionStatus, FailurePolicy, StepStatus
-
-Row = Mapping[str, Any]
 
 
 class Shape(BaseModel):
@@ -438,134 +430,3 @@ class ProblemDetails(BaseModel):
     request_id: str | None = Field(
         None, alias="requestId", description="Of the answer's `X-Request-Id`; the log has it too"
     )
-
-
-# -- from rows ----------------------------------------------------------------------------------------------------
-
-_TIMES = frozenset({
-    "started_at", "completed_at", "last_retry_at", "paused_at", "deadline_at", "wake_at", "next_attempt_at",
-    "created_at", "updated_at", "asked_at",
-})  # fmt: skip
-_JSON = frozenset({
-    "tool_or_prompt_params", "dependencies", "input", "result", "progress", "usage", "total_usage", "labels", "options",
-    "answer_schema", "shown",
-})  # fmt: skip
-_SUMMARY = tuple((name, to_camel(name)) for name in ExecutionSummary.model_fields)
-_STEP = tuple(
-    (name, to_camel(name)) for name in SubStep.model_fields if name not in ("result_url", "attempts", "question")
-)
-_QUESTION = tuple((name, field.alias or to_camel(name)) for name, field in Question.model_fields.items())
-_NODE = tuple((name, to_camel(name)) for name in Node._fields)
-_ATTEMPT = tuple((name, to_camel(name)) for name in Attempt.model_fields if name != "duration_ms")
-
-
-def iso(time_ms: int) -> str:
-    """Return UTC milliseconds since 1970 as ISO 8601."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def execution_json(row: Row, sub_steps: Iterable[Row] | None = None) -> bytes:
-    """Return an execution as JSON, with its sub-steps if given."""
-    return orjson.dumps(_execution(row, sub_steps))
-
-
-def executions_json(page: Page) -> bytes:
-    """Return a page of executions as JSON."""
-    pagination = {
-        "limit": page.limit,
-        "offset": page.offset,
-        "count": len(page.items),
-        "total": page.total,
-        "nextCursor": None,
-    }
-    items = [_execution(row, None) for row in page.items]
-    return orjson.dumps({"executions": items, "pagination": pagination})
-
-
-def sub_steps_json(execution_id: str, rows: Sequence[Row]) -> bytes:
-    """Return the sub-steps of an execution as JSON."""
-    return orjson.dumps({"executionId": execution_id, "subSteps": [_sub_step(row) for row in rows]})
-
-
-def attempts_json(execution_id: str, task_id: str, rows: Iterable[Row]) -> bytes:
-    """Return tries of a sub-step as JSON."""
-    attempts = [_attempt(row) for row in rows]
-    return orjson.dumps({"executionId": execution_id, "taskId": task_id, "attempts": attempts})
-
-
-def graph_document(diagram: Diagram, format: str) -> bytes:
-    """Return a graph in one of `dagbok.domain.diagram.MEDIA_TYPES`. Raises BadInput where it cannot be shown so."""
-    if format == "json":
-        return orjson.dumps(_graph(diagram))
-    return {"mermaid": mermaid.write, "dot": dot.write, "svg": svg.write}[format](diagram).encode()
-
-
-def result_url(execution_id: str, task_id: str) -> str:
-    """Return the path of a sub-step's whole result."""
-    return f"/api/v1/dag-executions/{execution_id}/sub-steps/{quote(task_id, safe='')}/result"
-
-
-def _execution(row: Row, sub_steps: Iterable[Row] | None) -> dict[str, Any]:
-    view = {camel: _field(name, row[name]) for name, camel in _SUMMARY}
-    if sub_steps is not None:
-        view["subSteps"] = [_sub_step(step) for step in sub_steps]
-    return view
-
-
-def _graph(diagram: Diagram) -> dict[str, Any]:
-    drawing = diagram.drawing()
-    ids = [node.task_id for node in diagram.nodes]
-    nodes = []
-    for number, node in enumerate(diagram.nodes):
-        view = {camel: _field(name, getattr(node, name)) for name, camel in _NODE}
-        box = drawing.boxes[number] if drawing else (None,) * 4
-        nodes.append(view | dict(zip(("x", "y", "width", "height"), box, strict=True)))
-    return {
-        "executionId": diagram.execution_id,
-        "title": diagram.title,
-        "status": diagram.status,
-        "width": drawing.width if drawing else None,
-        "height": drawing.height if drawing else None,
-        "nodes": nodes,
-        "edges": [
-            {"source": ids[parent], "target": ids[number]}
-            for number, above in enumerate(diagram.parents)
-            for parent in above
-        ],
-        "frames": [
-            {"taskIds": [ids[member] for chain in frame.chains for member in chain], **frame.box._asdict()}
-            for frame in (drawing.frames if drawing else ())
-        ],
-        "lines": [
-            {"sources": [ids[at] for at in r.sources], "targets": [ids[at] for at in r.targets], "points": r.points}
-            for r in (drawing.routes if drawing else ())
-        ],
-    }
-
-
-def _sub_step(row: Row) -> dict[str, Any]:
-    view = {camel: _field(name, row[name]) for name, camel in _STEP}
-    if row["input"] is None and row["attempt"] and row["input_bytes"] is None:
-        view["input"] = view["toolOrPromptParams"]  # stored only where references made it differ
-    view["attempts"] = [_attempt(attempt) for attempt in row["attempts"]]
-    asked = row["question"]
-    view["question"] = None if asked is None else {name: _field(column, asked[column]) for column, name in _QUESTION}
-    large = row["result"] is None and row["result_bytes"] is not None
-    view["resultUrl"] = result_url(row["execution_id"], row["task_id"]) if large else None
-    return view
-
-
-def _attempt(row: Row) -> dict[str, Any]:
-    view = {camel: _field(name, row[name]) for name, camel in _ATTEMPT}
-    began = row["started_at"]
-    # A clock that was set back makes no try shorter than nothing.
-    view["durationMs"] = None if began is None else max(0, row["completed_at"] - began)
-    return view
-
-
-def _field(name: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if name in _TIMES:
-        return iso(value)
-    return orjson.Fragment(value) if name in _JSON else value

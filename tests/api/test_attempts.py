@@ -11,7 +11,7 @@ import pytest
 
 from api.inside import PATH, Inside, inside
 from api.serving import task
-from dagbok import wire
+from dagbok import views, wire
 from dagbok.diary import SHOWN_ATTEMPTS
 from dagbok.domain.call import Charge
 from dagbok.errors import ToolError
@@ -173,5 +173,5 @@ def test_how_long_an_attempt_took_is_told_where_its_start_is_known(began: int | 
         "number": 1, "outcome": "failed", "error": None, "error_code": None, "started_at": began,
         "completed_at": 1_234, "usage": None, "cost_usd": None,
     }  # fmt: skip
-    [attempt] = wire.AttemptList.read(wire.attempts_json("e", "1", [row])).attempts
+    [attempt] = wire.AttemptList.read(views.attempts_json("e", "1", [row])).attempts
     assert attempt.duration_ms == took

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagbok import wire
+from dagbok import views, wire
 from dagbok.domain import diagram, dot, labels, mermaid, svg
 from dagbok.domain.diagram import LOOKS, MEDIA_TYPES, Diagram, Node
 from dagbok.domain.ids import SYNTHESIS, SYNTHESIS_TOOL
@@ -57,7 +57,7 @@ def made(*steps: dict[str, Any], title: str = "A plan") -> Diagram:
 
 
 def written(of: Diagram, format: str) -> str:
-    return wire.graph_document(of, format).decode()
+    return views.graph_document(of, format).decode()
 
 
 def parsed(of: Diagram) -> ElementTree.Element:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from dagbok import wire
+from dagbok import views, wire
 from dagbok.api import problems
 from dagbok.domain import diagram
 from dagbok.domain.validate import Problem
@@ -176,12 +176,12 @@ _DIAGRAM: Final = diagram.of(
         )
     ],
 )  # fmt: skip
-GRAPH: Final = orjson.loads(wire.graph_document(_DIAGRAM, "json"))
+GRAPH: Final = orjson.loads(views.graph_document(_DIAGRAM, "json"))
 #: The same in each format, by media type.
 GRAPHS: Final[dict[str, Any]] = {
     "application/json": {"example": GRAPH},
     **{
-        media_type: {"schema": {"type": "string"}, "example": wire.graph_document(_DIAGRAM, format).decode()}
+        media_type: {"schema": {"type": "string"}, "example": views.graph_document(_DIAGRAM, format).decode()}
         for format, media_type in diagram.MEDIA_TYPES.items()
         if format != "json"
     },

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Response
 
-from dagbok import wire
+from dagbok import views, wire
 from dagbok.api import examples
 from dagbok.api.openapi import problems, success
 from dagbok.service import Service
@@ -52,5 +52,5 @@ def router(service: Service) -> APIRouter:
 
 
 def _answer(http_status: int, **fields: Any) -> Response:
-    fields["timestamp"] = wire.iso(time.time_ns() // 1_000_000)
+    fields["timestamp"] = views.iso(time.time_ns() // 1_000_000)
     return Response(orjson.dumps(fields), http_status, media_type="application/json")

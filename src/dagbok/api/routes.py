@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Protocol
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from dagbok import wire
+from dagbok import views, wire
 from dagbok.api import answers, body, examples, headers, openapi
 from dagbok.api.openapi import ANSWER, COMMAND, RETRY, SUBMISSION, problems, success
 from dagbok.api.reads import Reads, Whole
@@ -107,7 +107,7 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
     ) -> Response:
         def make() -> Response:
             page = service.list_executions(limit=limit, offset=offset, status=status)
-            return answers.json(wire.executions_json(page))
+            return answers.json(views.executions_json(page))
 
         return await reads.made(request, make)
 
@@ -151,7 +151,7 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
 
         def make() -> Response:
             row, steps = service.details(execution_id)
-            return answers.json(wire.sub_steps_json(execution_id, steps), headers=_tagged(row) | _ASK_FIRST)
+            return answers.json(views.sub_steps_json(execution_id, steps), headers=_tagged(row) | _ASK_FIRST)
 
         return await _unchanged(service, request, execution_id) or await reads.made(request, make)
 
@@ -174,7 +174,7 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
 
         def make() -> Response:
             row, diagram = service.graph(execution_id)
-            return answers.graph(wire.graph_document(diagram, format), format, _tagged(row) | _ASK_FIRST)
+            return answers.graph(views.graph_document(diagram, format), format, _tagged(row) | _ASK_FIRST)
 
         return await _unchanged(service, request, execution_id) or await reads.made(request, make)
 
@@ -205,7 +205,7 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
 
         def make() -> Response:
             rows = service.attempts(execution_id, task_id)
-            return answers.json(wire.attempts_json(execution_id, task_id, rows))
+            return answers.json(views.attempts_json(execution_id, task_id, rows))
 
         return await reads.made(request, make)
 
@@ -389,7 +389,7 @@ async def _submit(service: Service, submission: body.Submission, key: str | None
 
 def _whole(service: Service, execution_id: str) -> Whole:
     row, steps = service.details(execution_id)
-    return row["status"], answers.json(wire.execution_json(row, steps), headers=_tagged(row))
+    return row["status"], answers.json(views.execution_json(row, steps), headers=_tagged(row))
 
 
 async def _settled(

@@ -8,7 +8,7 @@ from typing import Final
 
 from rich.text import Text
 
-from dagbok import wire
+from dagbok import views
 from dagbok.cli import render
 from dagbok.cli.boxes import Drawn, draw
 from dagbok.cli.show import find
@@ -47,9 +47,9 @@ def show_graph(which: str, format: str | None, settings: Settings) -> int:
     with open_diary(settings) as diary:
         _, diagram = diary.graph(find(diary, which))
     if format == "json":
-        render.print_json(wire.graph_document(diagram, format))
+        render.print_json(views.graph_document(diagram, format))
     elif format is not None:
-        out(clean(wire.graph_document(diagram, format).decode()), end="")
+        out(clean(views.graph_document(diagram, format).decode()), end="")
     else:
         _draw(diagram, settings)
     return 0

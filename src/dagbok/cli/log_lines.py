@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 
-from dagbok import wire
+from dagbok import views
 from dagbok.cli.terminal import clean, clean_json, line
 
 #: Of one line.
@@ -81,7 +81,7 @@ def _ordered(_: Any, __: str, found: Any) -> Fields:
 
 @lru_cache(64)  # lines come in bursts
 def _time(time_ms: int) -> str:
-    return wire.iso(time_ms)
+    return views.iso(time_ms)
 
 
 @lru_cache(1_000)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from dagbok import wire
+from dagbok import views, wire
 from dagbok.app import Dagbok, Vault
 from dagbok.cli import questions, render, summary, unfinished
 from dagbok.cli.asking import Wish, deliver
@@ -202,7 +202,7 @@ def _everything(asked: Asked) -> int:
         asked_of = {id: questions.load(diary, id) for id in wanted}
         if asked.json:
             page = Page([diary.execution(id) for id in wanted], len(wanted), len(wanted), 0)
-            render.print_json(wire.executions_json(page))
+            render.print_json(views.executions_json(page))
     if not asked.json:
         summary.show_several(briefs, asked_of)
         if briefs and not asked.quiet:
@@ -251,7 +251,7 @@ def _engine(asked: Asked) -> Dagbok:
 
 
 def _watch(asked: Asked, diary: Diary, execution_id: str) -> None:
-    execution = wire.Execution.read(wire.execution_json(*diary.details(execution_id)))
+    execution = wire.Execution.read(views.execution_json(*diary.details(execution_id)))
     asked.watch.add(execution_id, execution.title, execution.total_tasks, of_execution(execution))
 
 

@@ -10,7 +10,7 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from dagbok import wire
+from dagbok import views, wire
 from dagbok.cli import render, summary
 from dagbok.cli.attempts import Tries
 from dagbok.cli.beside import works_on
@@ -39,7 +39,7 @@ def list_executions(*, limit: int, offset: int, status: str | None, json: bool, 
     with open_diary(settings) as diary:
         owner = find_owner(settings)
         rows = _page(diary, owner, limit=limit, offset=offset, status=status)
-    data = wire.executions_json(rows)
+    data = views.executions_json(rows)
     if json:
         render.print_json(data)
         return 0
@@ -151,13 +151,13 @@ def _unfinished(diary: Diary) -> Iterator[Mapping[str, Any]]:
 
 
 def _seen(row: Mapping[str, Any], owner: Owner | None) -> str:
-    summary = wire.ExecutionSummary.read(wire.execution_json(row))
+    summary = wire.ExecutionSummary.read(views.execution_json(row))
     return render.state(summary, alive=works_on(owner, row["owner"]))
 
 
 def _list_row(execution: wire.ExecutionSummary, alive: bool) -> list[str]:
     done = f"{execution.completed_tasks}/{execution.total_tasks}"
-    created = wire.iso(round(execution.created_at.timestamp() * 1000))
+    created = views.iso(round(execution.created_at.timestamp() * 1000))
     took = render.took(execution, alive=alive) or "-"
     return [execution.id, render.state(execution, alive=alive), done, took, created, line(execution.title, 120)]
 
@@ -248,7 +248,7 @@ def _all_events(diary: Diary, execution_id: str) -> list[dict[str, Any]]:
                 "type": row["type"],
                 "executionId": execution_id,
                 "taskId": row["task_id"],
-                "at": wire.iso(row["at"]),
+                "at": views.iso(row["at"]),
                 "data": None if row["data"] is None else orjson.loads(row["data"]),
             }
             for row in rows

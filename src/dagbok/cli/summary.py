@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.text import Text
 
-from dagbok import wire
+from dagbok import views, wire
 from dagbok.app import model_hint
 from dagbok.cli import questions, render
 from dagbok.cli.attempts import Tries
@@ -49,12 +49,12 @@ def load(diary: Diary, execution_id: str) -> Stopped:
     row, steps = diary.details(execution_id, whole=True)
     asked = questions.load(diary, execution_id) if row["status"] == ExecutionStatus.WAITING else []
     tries = {step["task_id"]: step["attempts"] for step in steps}
-    return Stopped(wire.execution_json(row, steps), asked, tries, row["owner"])
+    return Stopped(views.execution_json(row, steps), asked, tries, row["owner"])
 
 
 def brief(diary: Diary, execution_id: str) -> wire.ExecutionSummary:
     """Return an execution without its sub-steps. Raises NotFound."""
-    return wire.ExecutionSummary.read(wire.execution_json(diary.execution(execution_id)))
+    return wire.ExecutionSummary.read(views.execution_json(diary.execution(execution_id)))
 
 
 def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool, flags: Mapping[str, Any]) -> None:
