@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -305,6 +306,24 @@ class Dagbok:
         """Return executions without their sub-steps, newest first."""
         page = await asyncio.to_thread(self.service.list_executions, limit=limit, offset=offset, status=status)
         return wire.ExecutionList.read(views.executions_json(page)).executions
+
+    async def human_inputs(
+        self,
+        *,
+        status: str = "open",
+        kind: str | None = None,
+        assignee: str | None = None,
+        execution_id: str | None = None,
+        due_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> wire.HumanInputList:
+        """Return a page of the inbox: what people are asked, of all executions. See `Diary.human_inputs`."""
+        read = partial(
+            self.service.human_inputs, status=status, kind=kind, assignee=assignee, execution_id=execution_id,
+            due_before=due_before, limit=limit, cursor=cursor,
+        )  # fmt: skip
+        return wire.HumanInputList.read(views.human_inputs_json(await asyncio.to_thread(read)))
 
     async def answer(
         self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None

@@ -7,11 +7,13 @@ as text; `dagbok.wire` turns them into what clients see.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from dagbok.domain import diagram, values
 from dagbok.domain.diagram import Diagram
 from dagbok.domain.ids import SYNTHESIS, ExecutionId, TaskId
+from dagbok.domain.inbox import InboxPage, Place, Wanted
 from dagbok.domain.records import Page
 from dagbok.domain.rerun import LOST, RETRYABLE
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus, StepStatus
@@ -175,6 +177,40 @@ class Diary:
                 if parent not in chosen and rows[parent]["status"] in LOST:
                     why = f"depends on {parent!r}, which is {rows[parent]['status']}; name it as well"
                     raise BadInput(f"The sub-task {task_id!r} {why}.", pointer=f"/steps/{position}")
+
+    def human_inputs(
+        self,
+        *,
+        status: str = "open",
+        kind: str | None = None,
+        assignee: str | None = None,
+        execution_id: str | None = None,
+        due_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> InboxPage:
+        """Return a page of the questions to people: the open ones, the oldest first, or `all`, the newest first.
+
+        Args:
+            status: `open` or `all`.
+            kind: Only those of a kind: `human`, `approval`, `did_it_happen`.
+            assignee: Only those for somebody.
+            execution_id: Only those of an execution; there may be none.
+            due_before: Only those whose time is over before then.
+            limit: At most so many, from 1 to 100.
+            cursor: The `next_cursor` of the page before. What is asked or answered in between moves nothing.
+
+        Raises:
+            BadInput: A filter cannot be used, or the cursor is none; with a pointer.
+        """
+        wanted = Wanted.read(
+            status=status, kind=kind, assignee=assignee, execution_id=execution_id, due_before=due_before,
+            limit=limit, cursor=cursor,
+        )  # fmt: skip
+        rows = self.reader.human_inputs(wanted)
+        shown = rows[:limit]
+        more = Place(shown[-1]["asked_at"], shown[-1]["id"]).cursor(status) if len(rows) > limit else None
+        return InboxPage(shown, limit, more)
 
     def unfinished(self) -> Sequence[Row]:
         """Return what has not ended: id, status, title, created_at."""

@@ -16,24 +16,26 @@ from pydantic.alias_generators import to_camel
 
 from dagbok.domain import dot, mermaid, svg
 from dagbok.domain.diagram import Diagram, Node
+from dagbok.domain.inbox import InboxPage
 from dagbok.domain.records import Page
-from dagbok.wire import Attempt, ExecutionSummary, Question, SubStep
+from dagbok.wire import Attempt, ExecutionSummary, HumanInput, Question, SubStep
 
 Row = Mapping[str, Any]
 
 _TIMES = frozenset({
     "started_at", "completed_at", "last_retry_at", "paused_at", "deadline_at", "wake_at", "next_attempt_at",
-    "created_at", "updated_at", "asked_at",
+    "created_at", "updated_at", "asked_at", "due_at", "closed_at",
 })  # fmt: skip
 _JSON = frozenset({
     "tool_or_prompt_params", "dependencies", "input", "result", "progress", "usage", "total_usage", "labels", "options",
-    "answer_schema", "shown",
+    "answer_schema", "shown", "answer",
 })  # fmt: skip
 _SUMMARY = tuple((name, to_camel(name)) for name in ExecutionSummary.model_fields)
 _STEP = tuple(
     (name, to_camel(name)) for name in SubStep.model_fields if name not in ("result_url", "attempts", "question")
 )
 _QUESTION = tuple((name, field.alias or to_camel(name)) for name, field in Question.model_fields.items())
+_HUMAN_INPUT = tuple((name, field.alias or to_camel(name)) for name, field in HumanInput.model_fields.items())
 _NODE = tuple((name, to_camel(name)) for name in Node._fields)
 _ATTEMPT = tuple((name, to_camel(name)) for name in Attempt.model_fields if name != "duration_ms")
 
@@ -70,6 +72,13 @@ def attempts_json(execution_id: str, task_id: str, rows: Iterable[Row]) -> bytes
     """Return tries of a sub-step as JSON."""
     attempts = [_attempt(row) for row in rows]
     return orjson.dumps({"executionId": execution_id, "taskId": task_id, "attempts": attempts})
+
+
+def human_inputs_json(page: InboxPage) -> bytes:
+    """Return a page of questions to people as JSON."""
+    pagination = {"limit": page.limit, "count": len(page.items), "nextCursor": page.next_cursor}
+    items = [{camel: _field(name, row[name]) for name, camel in _HUMAN_INPUT} for row in page.items]
+    return orjson.dumps({"humanInputs": items, "pagination": pagination})
 
 
 def graph_document(diagram: Diagram, format: str) -> bytes:

@@ -13,9 +13,10 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from dagbok.domain import inbox
 from dagbok.domain.plan import LONGEST_S, Id, Plan
 from dagbok.domain.retry import RetryObject
-from dagbok.domain.states import AttemptOutcome, Effect, ExecutionStatus, FailurePolicy, StepStatus
+from dagbok.domain.states import AttemptOutcome, Effect, ExecutionStatus, FailurePolicy, QuestionOutcome, StepStatus
 
 
 class Shape(BaseModel):
@@ -46,19 +47,26 @@ class Attempt(Shape):
     cost_usd: float | None
 
 
+_SHOWN = (
+    "What there is to know before answering. Of `approval`: `tool`, `params`, `description`. Of `did_it_happen`: "
+    '`attempt`, `params`, `description`, and `late`, if the attempt has ended since: `{"result"}`, or '
+    '`{"error", "errorCode"}`'
+)
+_DUE = "When its time is over, or somebody is reminded; null: it waits for as long as its execution does"
+
+
 class Question(Shape):
     """What a sub-step asks a person; it waits for the answer."""
 
     number: int = Field(description="The n-th question of this sub-step, from 1")
-    kind: Literal["human", "did_it_happen"]
+    kind: inbox.Kind
     prompt: str
     answer_schema: dict[str, Any] | None = Field(alias="schema", description="JSON Schema of the answer; null: any")
     assignee: str | None
     asked_at: datetime
-    shown: dict[str, Any] | None = Field(
-        description="What there is to know before answering. Of `did_it_happen`: `attempt`, `params`, `description`, "
-        'and `late`, if the attempt has ended since: `{"result"}`, or `{"error", "errorCode"}`'
-    )
+    due_at: datetime | None = Field(description=_DUE)
+    reminders: int = Field(description="How often its time was over, and somebody was reminded")
+    shown: dict[str, Any] | None = Field(description=_SHOWN)
 
 
 class SubStep(Shape):
@@ -187,6 +195,44 @@ class AttemptList(Shape):
     execution_id: str
     task_id: str
     attempts: list[Attempt]
+
+
+class HumanInput(Shape):
+    """A question to a person, open or closed, with what became of it."""
+
+    execution_id: str
+    execution_title: str
+    task_id: str
+    number: int = Field(description="The n-th question of this sub-step, from 1")
+    kind: inbox.Kind
+    prompt: str = Field(description="Of one over 64 KiB the beginning; the sub-step that asks has it whole")
+    answer_schema: dict[str, Any] | None = Field(
+        alias="schema", description="JSON Schema of the answer; null: any, or over 64 KiB"
+    )
+    assignee: str | None
+    shown: dict[str, Any] | None = Field(description=f"{_SHOWN}. Null also if over 64 KiB")
+    asked_at: datetime
+    due_at: datetime | None = Field(description=_DUE)
+    reminders: int = Field(description="How often its time was over, and somebody was reminded")
+    closed_at: datetime | None
+    outcome: QuestionOutcome | None = Field(description="How it was closed; null also of what an early release closed")
+    answer: Any = Field(description="`input`, or the decision with what belongs to it; null also if over 64 KiB")
+    answered_by: str | None = Field(description="Who answered, or ended the execution, as far as they said")
+
+
+class InboxPagination(Shape):
+    """Which part of the inbox this is."""
+
+    limit: int
+    count: int = Field(description="Items on this page")
+    next_cursor: str | None = Field(description="The `cursor` of the page behind this one; null: there is none")
+
+
+class HumanInputList(Shape):
+    """A page of questions: the open ones, oldest first, or all, newest first."""
+
+    human_inputs: list[HumanInput]
+    pagination: InboxPagination
 
 
 class GraphNode(Shape):

@@ -52,6 +52,7 @@ def test_every_operation_of_this_release_is_there(document: dict[str, Any]) -> N
         "POST /api/v1/dag-executions/{execution_id}/retry",
         "POST /api/v1/resume-dag/{execution_id}",
         "POST /api/v1/dag-executions/{execution_id}/sub-steps/{task_id}/input",
+        "GET /api/v1/human-inputs",
         "GET /api/v1/dag-executions/{execution_id}/graph",
         "GET /api/v1/dag-executions/{execution_id}/sub-steps",
         "GET /api/v1/dag-executions/{execution_id}/sub-steps/{task_id}/result",

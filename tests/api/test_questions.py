@@ -47,6 +47,7 @@ def test_a_sub_step_comes_with_the_question_it_waits_for(database_url: str, monk
             asked_at = first.pop("askedAt")
             assert first == {
                 "number": 1, "kind": "human", "prompt": "Which one?", "schema": _SCHEMA, "assignee": "ann",
+                "dueAt": None, "reminders": 0,
                 "shown": None,
             }  # fmt: skip
             assert (second["schema"], second["assignee"], third) == (None, None, None)

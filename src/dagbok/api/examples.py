@@ -9,6 +9,7 @@ import orjson
 from dagbok import views, wire
 from dagbok.api import problems
 from dagbok.domain import diagram
+from dagbok.domain.inbox import Place
 from dagbok.domain.validate import Problem
 
 EXECUTION_ID: Final = "dag-exec_01932f3e-7c1b-7d2a-9f53-3f1c0a6c2b11"
@@ -244,6 +245,41 @@ ANSWERS: Final[dict[str, Any]] = {
         "value": {"decision": "succeeded", "result": {"sent": True}, "by": "ann"},
     },
 }
+HUMAN_INPUTS: Final = {
+    "humanInputs": [
+        _nothing(
+            wire.HumanInput,
+            executionId=EXECUTION_ID,
+            executionTitle="README promises",
+            taskId="3",
+            number=1,
+            kind="approval",
+            prompt="Sub-task '3' is about to call 'send_email'. May it?",
+            shown={
+                "tool": "send_email",
+                "params": {"to": "ann@example.com", "subject": "What we promise"},
+                "description": "Tell Ann",
+            },
+            reminders=0,
+            askedAt=_LATER,
+        ),
+        _nothing(
+            wire.HumanInput,
+            executionId=EXECUTION_ID,
+            executionTitle="README promises",
+            taskId="4",
+            number=1,
+            kind="human",
+            prompt="Which of the promises matters most?",
+            schema={"type": "string", "enum": ["durable", "small"]},
+            assignee="ann",
+            reminders=0,
+            askedAt=_LATER,
+            dueAt="2025-01-15T10:30:01.480Z",
+        ),
+    ],
+    "pagination": {"limit": 2, "count": 2, "nextCursor": Place(1_736_933_401_480, 4).cursor("open")},
+}
 
 
 def _problem(status: int, code: str, title: str, detail: str, *faults: Problem) -> dict[str, Any]:
@@ -318,6 +354,24 @@ def ended_problem(name: str) -> dict[str, Any]:
 PARAMETER_PROBLEM: Final = _problem(
     422, "invalid_input", "Invalid input", f"The request has 1 problem: {_LIMIT.message}", _LIMIT
 )
+
+_CURSOR: Final = Problem(
+    "/cursor",
+    "invalid_input",
+    "`cursor` is none of this list: give the `nextCursor` of a page as it is, or none for the first.",
+)
+#: The 422 of the inbox.
+CURSOR_PROBLEM: Final = _problem(422, "invalid_input", "Invalid input", _CURSOR.message, _CURSOR)
+
+_ANSWER: Final = Problem("/input", "bad_value", "'red' is not one of ['durable', 'small']")
+#: The 422 and the 409 of an answer.
+ANSWER_PROBLEM: Final = _problem(
+    422, "invalid_answer", "Invalid input", f"The answer does not fit: {_ANSWER.message}", _ANSWER
+)
+LATE_ANSWER_PROBLEM: Final = _problem(
+    409, "conflict", "Conflict",
+    f"The question of sub-step '4' of {EXECUTION_ID} was answered by 'ann' at 2025-01-15T09:31:07.310Z.",
+)  # fmt: skip
 
 _FORCE: Final = Problem("/force", "bad_value", "`force` is 'perhaps': Input should be a valid boolean.")
 #: The 422 of a deletion.

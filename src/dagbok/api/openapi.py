@@ -33,6 +33,7 @@ Every answer has an `X-Request-Id`, which the server's log has too: the request'
 
 TAGS: Final = [
     {"name": "executions", "description": "Submit plans, watch them run, pause, resume, cancel and delete."},
+    {"name": "people", "description": "What people are asked, and their answers."},
     {"name": "tools", "description": "What plans may call."},
     {"name": "health", "description": "For whoever keeps the server running."},
 ]

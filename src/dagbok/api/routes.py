@@ -17,6 +17,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from dagbok import views, wire
 from dagbok.api import answers, body, examples, headers, openapi
+from dagbok.api.filters import InboxFilters
 from dagbok.api.openapi import ANSWER, COMMAND, RETRY, SUBMISSION, problems, success
 from dagbok.api.reads import Reads, Whole
 from dagbok.api.waiting import Waiting
@@ -240,15 +241,44 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         _add_command(routes, service, name, ask, what)
     _add_retry(routes, service)
 
+    @routes.get(
+        "/human-inputs",
+        summary="List what people are asked",
+        description="The inbox: the questions of plans, sub-tasks that wait for an approval, and cut-off ones of which "
+        "nobody knows whether they happened. Those that wait for an answer, the oldest first; with `status=all` also "
+        "the closed ones, the newest first, with who answered what. What is asked or answered between two pages moves "
+        "nothing.",
+        response_model=wire.HumanInputList,
+        responses=success(200, "A page of questions", examples.HUMAN_INPUTS)
+        | problems(422, 503, unprocessable=examples.CURSOR_PROBLEM),
+        tags=["people"],
+    )
+    async def list_human_inputs(request: Request, filters: Annotated[InboxFilters, Query()]) -> Response:
+        def make() -> Response:
+            return answers.json(views.human_inputs_json(service.human_inputs(**dict(filters))))
+
+        return await reads.made(request, make)
+
     @routes.post(
         f"{_ONE}/sub-steps/{{task_id}}/input",
         status_code=202,
         summary="Answer a question",
-        description="Of the plan (`input`), or whether a cut-off sub-step happened (`decision`). It takes one answer.",
+        description="Of the plan (`input`), whether a sub-task may run, or whether a cut-off one happened "
+        "(`decision`). A question takes one answer; a later one is a 409 that tells of it.",
         response_model=wire.CommandResponse,
-        responses=success(202, "The answer is durable", examples.ANSWERED) | problems(400, 404, 409, 415, 422, 503),
+        responses=success(202, "The answer is durable", examples.ANSWERED)
+        | problems(
+            400,
+            404,
+            409,
+            415,
+            422,
+            503,
+            unprocessable=examples.ANSWER_PROBLEM,
+            conflict=examples.LATE_ANSWER_PROBLEM,
+        ),
         openapi_extra=ANSWER,
-        tags=["executions"],
+        tags=["people"],
     )
     async def answer_question(request: Request, execution_id: ExecutionId, task_id: TaskId) -> Response:
         _storable(execution_id, "execution")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx2
 import orjson
 from pydantic import TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
 
 from dagbok import wire
 from dagbok.client import faults
@@ -138,6 +140,22 @@ def sub_steps(execution_id: str) -> Call[Sequence[wire.SubStep]]:
 def result(execution_id: str, task_id: str) -> Call[Json]:
     """The whole result of a sub-step."""
     return Call("GET", _path(execution_id, "sub-steps", task_id, "result"), _read(orjson.loads))
+
+
+def human_inputs(**filters: str | int | datetime | None) -> Call[wire.HumanInputList]:
+    """A page of the inbox."""
+    params: dict[str, str | int] = {}
+    for name, value in filters.items():
+        if value is not None:
+            params[to_camel(name)] = value.isoformat() if isinstance(value, datetime) else value
+    return Call("GET", f"{_API}/human-inputs", _read(wire.HumanInputList.read), params)
+
+
+def answer(execution_id: str, task_id: str, said: Mapping[str, Json], by: str | None) -> Call[wire.CommandResponse]:
+    """What somebody answers to the question of a sub-step."""
+    content = values.encode({**said, **({} if by is None else {"by": by})}).encode()
+    path = _path(execution_id, "sub-steps", task_id, "input")
+    return Call("POST", path, _read(wire.CommandResponse.read), content=content)
 
 
 def graph(execution_id: str, format: str) -> Call[wire.Graph | str]:

@@ -12,6 +12,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar, overload
 
@@ -172,6 +173,60 @@ class Client:
     def attempts(self, execution_id: str, task_id: str) -> Sequence[wire.Attempt]:
         """Return all tries of a sub-step that did not end well, oldest first. Raises NotFound."""
         return self._send(calls.attempts(execution_id, task_id))
+
+    def human_inputs(
+        self,
+        *,
+        status: Literal["open", "all"] = "open",
+        kind: str | None = None,
+        assignee: str | None = None,
+        execution_id: str | None = None,
+        due_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> wire.HumanInputList:
+        """Return a page of the inbox: what people are asked, of all executions.
+
+        Args:
+            status: `open`: what waits for an answer, the oldest first; `all`: the newest first.
+            kind: Only those of a kind: `human`, `approval`, `did_it_happen`.
+            assignee: Only those for somebody.
+            execution_id: Only those of an execution.
+            due_before: Only those whose time is over before then; with a zone.
+            limit: At most so many, from 1 to 100.
+            cursor: `pagination.next_cursor` of the page before.
+
+        Raises:
+            BadInput: A filter cannot be used, or the cursor is none.
+        """
+        return self._send(
+            calls.human_inputs(
+                status=status, kind=kind, assignee=assignee, execution_id=execution_id, due_before=due_before,
+                limit=limit, cursor=cursor,
+            )
+        )  # fmt: skip
+
+    def answer(
+        self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
+    ) -> wire.CommandResponse:
+        """Answer the question of a sub-step: durable when this returns. `by` says who, at most 200 characters.
+
+        Args:
+            execution_id: The execution.
+            task_id: The sub-task that waits.
+            answer: `{"input": value}` to a question of the plan; to an approval `{"decision": "approve" | "reject"}` or
+                `{"decision": "edit", "params": {...}}`; to "did it happen?"
+                `{"decision": "retry" | "succeeded" | "fail", "result"?: value}`.
+            by: Who answers, for the diary.
+
+        Raises:
+            NotFound: There is no such sub-step.
+            Conflict: It does not wait, or has its answer already: the message says whose, or that its time was over.
+            InvalidAnswer: The answer does not fit, with every problem in `problems`; nothing was changed.
+            StoreUnavailable: The server cannot be reached, or cannot write now; nothing was changed.
+            OutcomeUnknown: The answer was lost. Look, or answer again: a question takes one answer.
+        """
+        return self._send(calls.answer(execution_id, task_id, answer, by))
 
     def delete(self, execution_id: str, *, force: bool = False) -> wire.DeleteResponse:
         """Remove an execution that has ended; with `force` one that has not is cancelled first.
@@ -352,6 +407,31 @@ class AsyncClient:
     async def attempts(self, execution_id: str, task_id: str) -> Sequence[wire.Attempt]:
         """See `Client.attempts`."""
         return await self._send(calls.attempts(execution_id, task_id))
+
+    async def human_inputs(
+        self,
+        *,
+        status: Literal["open", "all"] = "open",
+        kind: str | None = None,
+        assignee: str | None = None,
+        execution_id: str | None = None,
+        due_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> wire.HumanInputList:
+        """See `Client.human_inputs`."""
+        return await self._send(
+            calls.human_inputs(
+                status=status, kind=kind, assignee=assignee, execution_id=execution_id, due_before=due_before,
+                limit=limit, cursor=cursor,
+            )
+        )  # fmt: skip
+
+    async def answer(
+        self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
+    ) -> wire.CommandResponse:
+        """See `Client.answer`."""
+        return await self._send(calls.answer(execution_id, task_id, answer, by))
 
     async def delete(self, execution_id: str, *, force: bool = False) -> wire.DeleteResponse:
         """See `Client.delete`."""

@@ -16,6 +16,7 @@ from sqlalchemy import func, select, text
 from dagbok.domain import values
 from dagbok.domain.diagram import Node
 from dagbok.domain.ids import DagId, ExecutionId, TaskId
+from dagbok.domain.inbox import Wanted
 from dagbok.domain.records import Command, Page
 from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import JsonText
@@ -267,6 +268,42 @@ class Reader:
         if execution_id is not None:
             query = query.where(human_inputs.c.execution_id == execution_id)
         return self._rows(query)
+
+    def human_inputs(self, wanted: Wanted) -> list[Row]:
+        """Return the questions that somebody wants to see, and one more where there are more than `wanted.limit`.
+
+        Each comes with `execution_title`. Of a prompt over `INLINE_BYTES` characters only the beginning comes; a
+        schema, an answer, or what is shown comes as None where it is larger.
+        """
+        of = human_inputs.c
+        inline = [
+            func.substr(of.prompt, 1, INLINE_BYTES).label("prompt"),
+            *(
+                sa.case((func.length(sa.cast(column, sa.Text)) <= INLINE_BYTES, column)).label(column.name)
+                for column in (of.answer_schema, of.shown, of.answer)
+            ),
+        ]
+        taken = {column.name for column in inline}
+        query = select(
+            *(c for c in of if c.name not in taken), *inline, dag_executions.c.title.label("execution_title")
+        )
+        query = query.join(dag_executions, dag_executions.c.id == of.execution_id)
+        for column, value in ((of.kind, wanted.kind), (of.assignee, wanted.assignee)):
+            query = query if value is None else query.where(column == value)
+        if wanted.execution_id is not None:
+            query = query.where(of.execution_id == wanted.execution_id)
+        if wanted.due_before is not None:
+            query = query.where(of.due_at < wanted.due_before)
+        after = wanted.after
+        if wanted.status == "open":
+            query = query.where(text(OPEN)).order_by(of.asked_at, of.id)
+            if after is not None:
+                query = query.where(sa.tuple_(of.asked_at, of.id) > sa.tuple_(after.asked_at, after.id))
+        else:  # as they were written, which is their order and needs no index of its own
+            query = query.order_by(of.id.desc())
+            if after is not None:
+                query = query.where(of.id < after.id)
+        return self._rows(query.limit(wanted.limit + 1))
 
     def question(self, execution_id: str, task_id: TaskId | str) -> Row | None:
         """Return the latest question of a sub-step, open or closed."""
