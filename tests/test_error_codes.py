@@ -25,8 +25,8 @@ PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 
 #: Where what an attempt fails with is made.
 PLACES = ("domain", "engine", "llm", "tools")
-#: Codes of a plan's problems, which are told before anything runs.
-ELSEWHERE = {"validate.py"}
+#: Codes of the problems of a plan and of an override, which are told before anything runs.
+ELSEWHERE = {"validate.py", "overriding.py"}
 
 
 def _rows(section: str) -> dict[str, list[str]]:
