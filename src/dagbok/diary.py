@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from dagbok.domain import diagram, values
+from dagbok.domain import answers, approval, diagram, values
+from dagbok.domain.answers import Calls
 from dagbok.domain.diagram import Diagram
 from dagbok.domain.ids import SYNTHESIS, ExecutionId, TaskId
 from dagbok.domain.inbox import InboxPage, Place, Wanted
 from dagbok.domain.records import Page
 from dagbok.domain.rerun import LOST, RETRYABLE
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus, StepStatus
-from dagbok.domain.values import JsonText
+from dagbok.domain.values import Json, JsonText
 from dagbok.errors import BadInput, Conflict, NotFound
 from dagbok.store.queries import Reader
 
@@ -177,6 +178,40 @@ class Diary:
                 if parent not in chosen and rows[parent]["status"] in LOST:
                     why = f"depends on {parent!r}, which is {rows[parent]['status']}; name it as well"
                     raise BadInput(f"The sub-task {task_id!r} {why}.", pointer=f"/steps/{position}")
+
+    def judge_answer(
+        self, execution_id: str, task_id: str, answer: Mapping[str, Json], calls: Calls
+    ) -> tuple[dict[str, Json], str]:
+        """Return what the command `answer` says for an answer to the open question of a sub-step, and its `wait`.
+
+        Args:
+            execution_id: The execution.
+            task_id: The sub-task that waits.
+            answer: See `answers.read`.
+            calls: The tools here, for params that are edited.
+
+        Raises:
+            NotFound, Conflict: No such sub-step; it does not wait, or has its answer already, or its time is over.
+            InvalidAnswer: The answer does not fit; with every problem.
+        """
+        question = self._open_question(execution_id, task_id)
+        said = answers.read(question["kind"], question["answer_schema"], answer)
+        if question["kind"] == approval.KIND and isinstance(said, dict) and said["decision"] == "edit":
+            plan, standing = self.reader.called(execution_id, task_id)
+            said = answers.edited(said, values.decode(plan), task_id, values.decode(standing or "{}"), calls)
+        return {"taskId": task_id, "answer": said}, f"{task_id}#{question['number']}"
+
+    def _open_question(self, execution_id: str, task_id: str) -> Row:
+        question = self.reader.question(execution_id, task_id)
+        if question is not None and question["closed_at"] is None:
+            return question
+        status = self._step_status(execution_id, task_id)
+        if question is None:
+            raise Conflict(f"Sub-step {task_id!r} of {execution_id} does not wait for an answer; it is {status}.")
+        raise answers.too_late(
+            execution_id, task_id, outcome=question["outcome"], by=question["answered_by"], at_ms=question["closed_at"],
+            status=status,
+        )  # fmt: skip
 
     def human_inputs(
         self,

@@ -17,7 +17,8 @@ import uuid_utils
 
 from dagbok.cluster.local import LocalWorker
 from dagbok.diary import Diary, Row
-from dagbok.domain import answers, values
+from dagbok.domain import values
+from dagbok.domain.answers import Calls
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import DagId, Epoch, ExecutionId
@@ -278,21 +279,19 @@ class Service(Diary):
         Args:
             execution_id: The execution.
             task_id: The sub-task that waits.
-            answer: `{"input": value}` to a question of the plan; to "did it happen?"
+            answer: `{"input": value}` to a question of the plan; to an approval `{"decision": "approve" | "reject"}`,
+                or `{"decision": "edit", "params": {...}}` with all params in place of those shown; to "did it happen?"
                 `{"decision": "retry" | "succeeded" | "fail", "result"?: value}`.
             by: Who answers.
 
         Raises:
-            NotFound, Conflict: No such sub-step; it does not wait, or has its answer already.
+            NotFound, Conflict: No such sub-step; it does not wait, has its answer already, or its time was over.
             InvalidAnswer: The answer does not fit; nothing was changed.
         """
         # Before it is judged, because what is wrong with an answer is told with parts of it.
         values.check(by)
         answer, by = self.redactor.value(dict(answer)), self.redactor.value(by)
-        question = await asyncio.to_thread(self._question, execution_id, task_id)
-        read_answer = partial(answers.read, question["kind"], question["answer_schema"], answer)
-        data = {"taskId": task_id, "answer": await asyncio.to_thread(read_answer)}
-        wait = f"{task_id}#{question['number']}"
+        data, wait = await asyncio.to_thread(self.judge_answer, execution_id, task_id, answer, self._calls)
         await self._ensure_available()
         number = await self._journal.write_command(
             ExecutionId(execution_id), "answer", data, by, at_ms=self._worker.clock.now_ms(), wait=wait
@@ -310,13 +309,6 @@ class Service(Diary):
                 await self._worker.hear()
         except (DagbokError, TimeoutError) as exc:
             log.warning("what was asked is applied later: %r", exc)
-
-    def _question(self, execution_id: str, task_id: str) -> Row:
-        question = self.reader.question(execution_id, task_id)
-        if question is not None and question["closed_at"] is None:
-            return question
-        status = self._step_status(execution_id, task_id)
-        raise Conflict(f"Sub-step {task_id!r} of {execution_id} does not wait for an answer; it is {status}.")
 
     async def delete(self, execution_id: str, *, force: bool = False, by: str | None = None) -> int:
         """Remove an ended execution with all it wrote; return how many sub-steps went with it.
@@ -372,6 +364,10 @@ class Service(Diary):
     @property
     def _limits(self) -> Limits:
         return Limits(self.settings.max_sub_tasks, self.settings.max_plan_bytes)
+
+    @property
+    def _calls(self) -> Calls:
+        return Calls(self.registry.schemas(), self._effect, self._limits, self.redactor)
 
     def _prepare(self, document: Json, options: Options, dag_id: DagId | None = None) -> tuple[Execution, NewExecution]:
         values.check({"title": options.title, "labels": dict(options.labels or {})})

@@ -7,7 +7,6 @@ Every field is always there; what has no value is `null`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from dagbok.domain import dot, mermaid, svg
 from dagbok.domain.diagram import Diagram, Node
 from dagbok.domain.inbox import InboxPage
 from dagbok.domain.records import Page
+from dagbok.domain.wording import iso as iso  # for those who write more than rows
 from dagbok.wire import Attempt, ExecutionSummary, HumanInput, Question, SubStep
 
 Row = Mapping[str, Any]
@@ -38,11 +38,6 @@ _QUESTION = tuple((name, field.alias or to_camel(name)) for name, field in Quest
 _HUMAN_INPUT = tuple((name, field.alias or to_camel(name)) for name, field in HumanInput.model_fields.items())
 _NODE = tuple((name, to_camel(name)) for name in Node._fields)
 _ATTEMPT = tuple((name, to_camel(name)) for name in Attempt.model_fields if name != "duration_ms")
-
-
-def iso(time_ms: int) -> str:
-    """Return UTC milliseconds since 1970 as ISO 8601."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def execution_json(row: Row, sub_steps: Iterable[Row] | None = None) -> bytes:

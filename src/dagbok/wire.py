@@ -364,13 +364,16 @@ class DeleteResponse(Shape):
 
 
 class AnswerRequest(Shape):
-    """An answer: `input` to a question of the plan, `decision` (and `result`) to "did it happen?"."""
+    """An answer: `input` to a question of the plan, a `decision` to an approval and to "did it happen?"."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
-    input: Any = None
-    decision: Literal["retry", "succeeded", "fail"] | None = None
-    result: Any = None
+    input: Any = Field(None, description="To `human`: the answer")
+    decision: Literal["approve", "edit", "reject", "retry", "succeeded", "fail"] | None = Field(
+        None, description="To `approval`: approve, edit or reject; to `did_it_happen`: retry, succeeded or fail"
+    )
+    params: dict[str, Any] | None = Field(None, description="With `edit`: all params, in place of those shown")
+    result: Any = Field(None, description="With `succeeded`: what it brought")
     by: Annotated[str, Field(max_length=200)] | None = None
 
 

@@ -240,6 +240,12 @@ NOT_READY: Final = {**READY, "status": "not_ready"}
 ANSWERED: Final = {"message": ANSWERED_MESSAGE, "executionId": EXECUTION_ID}
 ANSWERS: Final[dict[str, Any]] = {
     "input": {"summary": "To a question of the plan", "value": {"input": "the blue one", "by": "ann"}},
+    "approve": {"summary": "May it run? Yes", "value": {"decision": "approve", "by": "ann"}},
+    "edit": {
+        "summary": "May it run? With other params",
+        "value": {"decision": "edit", "params": {"to": "bob@example.com", "subject": "The promises"}, "by": "ann"},
+    },
+    "reject": {"summary": "May it run? No", "value": {"decision": "reject", "by": "ann"}},
     "decision": {
         "summary": "Did it happen?",
         "value": {"decision": "succeeded", "result": {"sent": True}, "by": "ann"},

@@ -1,6 +1,6 @@
 """How what is wrong with JSON from outside is said: what it has to be, in words that need no knowledge of Python.
 
-And which known word one that is not known was meant to be.
+And which known word one that is not known was meant to be; and how a time is written.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 #: Of the message of an error, as rows keep it.
@@ -29,6 +30,11 @@ _KINDS: Final[Mapping[str, str]] = {
     "string_type": "a string",
 }
 _STARTS: Final = (("Input should be ", "has to be "), ("String should ", "has to "), ("List should ", "has to "))
+
+
+def iso(time_ms: int) -> str:
+    """Return UTC milliseconds since 1970 as ISO 8601."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def said(error: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from dagbok.domain.inbox import Wanted
 from dagbok.domain.records import Command, Page
 from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import JsonText
+from dagbok.errors import NotFound
 from dagbok.store.batch import FINAL_RESULT, SYNTHESIS_RESULT, result_name
 from dagbok.store.database import Database
 from dagbok.store.schema import (
@@ -311,6 +312,17 @@ class Reader:
             human_inputs.c.execution_id == execution_id, human_inputs.c.task_id == task_id
         )
         return self._row(query.order_by(human_inputs.c.number.desc()).limit(1))
+
+    def called(self, execution_id: str, task_id: str) -> tuple[JsonText, JsonText | None]:
+        """Return the plan of an execution, and what was changed about a sub-step of it since. Raises NotFound."""
+        of = sub_steps.c
+        query = select(plans.c.document, of.override).select_from(sub_steps)
+        query = query.join(dag_executions, dag_executions.c.id == of.execution_id)
+        query = query.join(plans, plans.c.hash == dag_executions.c.plan_hash)
+        row = self._row(query.where(of.execution_id == execution_id, of.task_id == task_id))
+        if row is None:
+            raise NotFound(f"Execution {execution_id} has no sub-step {task_id!r}.", execution_id=execution_id)
+        return row["document"], row["override"]
 
     def pending_commands(self, execution_ids: Sequence[str] | None = None) -> list[Command]:
         """Return the commands that no owner has applied, in the order of their numbers."""

@@ -11,10 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from dagbok.domain import values
+from dagbok.domain import answers, values
 from dagbok.domain.ids import Epoch, ExecutionId
 from dagbok.domain.records import HeaderRow, QuestionRow, StepRow, StoredExecution
-from dagbok.domain.states import AttemptOutcome, Effect
+from dagbok.domain.states import AttemptOutcome, Effect, QuestionOutcome
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import Conflict, Fenced, NotFound
 from dagbok.store import deletion
@@ -123,7 +123,7 @@ def write_command(
 
     Raises:
         NotFound: There is no such execution.
-        Conflict: The question has an answer already.
+        Conflict: The question is closed already; the message says how.
         StoreUnavailable: The database does not answer; whether the command was written is not known.
     """
     with database.writing() as connection:
@@ -136,15 +136,14 @@ def write_command(
             raise _no_execution(execution_id)
         if again and (written := _find_command(connection, execution_id, kind, data, by, at_ms, wait)) is not None:
             return written
-        taken = select(commands.c.id).where(commands.c.execution_id == execution_id, commands.c.wait == wait)
-        if wait is not None and connection.execute(taken).first() is not None:
-            raise _answered(execution_id, wait)
+        _must_be_first(connection, execution_id, wait)
         insert = database.insert(commands).values(
             execution_id=execution_id, kind=kind, data=values.encode(dict(data)), by=by, at=at_ms, wait=wait
         )
         number = connection.execute(insert.on_conflict_do_nothing().returning(commands.c.id)).scalar_one_or_none()
         if number is None:  # somebody else answered in this very moment
-            raise _answered(execution_id, wait)
+            _must_be_first(connection, execution_id, wait)
+            raise Conflict(f"Question {wait} of {execution_id} has an answer already.", execution_id=execution_id)
     return int(number)
 
 
@@ -219,5 +218,13 @@ def _no_execution(execution_id: ExecutionId) -> NotFound:
     return NotFound(f"There is no execution {execution_id}.", execution_id=execution_id)
 
 
-def _answered(execution_id: ExecutionId, wait: str | None) -> Conflict:
-    return Conflict(f"Question {wait} of execution {execution_id} has an answer already.", execution_id=execution_id)
+def _must_be_first(connection: sa.Connection, execution_id: ExecutionId, wait: str | None) -> None:
+    """Raise Conflict if somebody has closed the question already: by an answer, or because its time was over."""
+    if wait is None:
+        return
+    of = commands.c
+    query = select(of.kind, of.by, of.at).where(of.execution_id == execution_id, of.wait == wait)
+    if (row := connection.execute(query).first()) is not None:
+        outcome = QuestionOutcome.TIMED_OUT if row.kind == "expire" else QuestionOutcome.ANSWERED
+        task_id = wait.rpartition("#")[0]
+        raise answers.too_late(execution_id, task_id, outcome=outcome.value, by=row.by, at_ms=row.at)
