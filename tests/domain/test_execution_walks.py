@@ -423,7 +423,9 @@ class Owner:
             data = values.decode(line.data) if line.data else {}
             if line.type == "substep.answered" and data["kind"] == "approval" and data["decision"] != "reject":
                 approved.add(line.task_id)
-            elif line.type == "substep.retrying" and data.get("reason") == "retry":
+            elif (line.type == "substep.retrying" and data.get("reason") == "retry") or data.get(
+                "kind"
+            ) == "did_it_happen":
                 approved.discard(line.task_id)
             elif line.type == "substep.started" and line.task_id in wanted:
                 assert line.task_id in approved, f"{line.task_id} runs, and nobody has let it"

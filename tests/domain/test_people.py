@@ -77,7 +77,7 @@ def test_a_retry_of_the_execution_asks_anew() -> None:
     assert sorted(number for _, number in played.store.questions) == [1, 2]
 
 
-def test_who_says_run_it_again_of_a_doubtful_attempt_has_approved_it() -> None:
+def test_who_says_run_it_again_of_a_doubtful_attempt_is_asked_whether_with_that() -> None:
     played = Played(plan_of({"a": []}, a=once("ann", **APPROVED)))
     played.ask_approval("a")
     played.answer("a", {"decision": "approve"})
@@ -85,7 +85,8 @@ def test_who_says_run_it_again_of_a_doubtful_attempt_has_approved_it() -> None:
     played.crash()
     assert played.states() == {"a": "waiting:outcome_unknown"}
     played.answer("a", {"decision": "retry"})
-    assert (played.states(), played.ready) == ({"a": "pending:approved"}, ["a"])
+    assert (played.states(), played.ready) == ({"a": "pending"}, ["a"])
+    assert played.execution.steps[0].needs_approval
 
 
 def test_edited_params_stand_beside_the_plan() -> None:

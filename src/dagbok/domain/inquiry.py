@@ -111,6 +111,7 @@ class Inquiry(Trying):
             return
         if answer["decision"] == "edit":
             self._override(position, answer, now_ms, by)
+        self.steps[position].approve()
         self._let_run(position, now_ms)
 
     def _decide_doubt(self, position: int, question: QuestionRow, answer: Mapping[str, Any], now_ms: int) -> None:
@@ -120,7 +121,9 @@ class Inquiry(Trying):
             known = values.encode(answer["result"]) if "result" in answer else doubt.late_result(question)
             self.complete(position, values.encode(None) if known is None else known, now_ms)
         elif answer["decision"] == "retry":
-            step.error = step.error_code = None
+            # Whoever says so has looked whether it happened, and not at what would be called now: if that is to be
+            # approved, it is asked about anew.
+            step.reason = step.error = step.error_code = None
             self._let_run(position, now_ms)
         else:
             message = "It was cut off, and a person decided that it failed."
@@ -128,7 +131,6 @@ class Inquiry(Trying):
 
     def _let_run(self, position: int, now_ms: int) -> None:
         self._move(position, StepStatus.PENDING)
-        self.steps[position].approve()
         self._unwritten.ready.append(position)
         self._settle(now_ms)
 
