@@ -204,16 +204,24 @@ def _came_finished(row: Row) -> bool:
 
 
 def _approvals(written: Written) -> Iterator[str]:
-    """What has asked whether it may run does not begin before somebody has said yes."""
+    """What has asked whether it may run does not begin before somebody has said yes, and then asks no more."""
     asked: set[str] = set()
+    granted: set[str] = set()
     for event in written.events:
-        data = json.loads(event["data"] or "{}")
-        if event["type"] == EventType.SUBSTEP_WAITING and data["kind"] == "approval":
-            asked.add(event["task_id"])
-        elif event["type"] == EventType.SUBSTEP_ANSWERED and data.get("decision") in ("approve", "edit"):
-            asked.discard(event["task_id"])
-        elif event["type"] == EventType.SUBSTEP_STARTED and event["task_id"] in asked:
-            yield f"{event['task_id']}: event {event['seq']} begins what nobody has let run"
+        task_id, type, data = event["task_id"], event["type"], json.loads(event["data"] or "{}")
+        if type == EventType.SUBSTEP_WAITING and data["kind"] == "approval":
+            asked.add(task_id)
+            if task_id in granted:
+                yield f"{task_id}: event {event['seq']} asks again for what was approved"
+        elif type == EventType.SUBSTEP_ANSWERED and data.get("decision") in ("approve", "edit"):
+            asked.discard(task_id)
+            granted.add(task_id)
+        elif type == EventType.SUBSTEP_STARTED and task_id in asked:
+            yield f"{task_id}: event {event['seq']} begins what nobody has let run"
+        elif data.get("kind") == "did_it_happen" or (
+            type == EventType.SUBSTEP_RETRYING and data.get("reason") == "retry"
+        ):
+            granted.discard(task_id)
 
 
 def _pauses(written: Written) -> Iterator[str]:

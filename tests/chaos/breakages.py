@@ -24,7 +24,7 @@ from typing import Any
 from dagbok.app import Dagbok
 from dagbok.cluster.local import LocalWorker
 from dagbok.cluster.timers import Timers
-from dagbok.domain import execution as aggregate
+from dagbok.domain import trying
 from dagbok.domain.execution import Execution
 from dagbok.domain.states import AttemptOutcome, Effect
 from dagbok.domain.unwritten import Unwritten
@@ -156,7 +156,7 @@ def writes_no_cut_off_attempts() -> None:
 
 @_breakage
 def never_gives_up_a_crash_loop() -> None:
-    _set(aggregate, "MAX_INTERRUPTIONS", 1_000)
+    _set(trying, "MAX_INTERRUPTIONS", 1_000)
 
 
 @_breakage
@@ -185,6 +185,24 @@ def forgets_back_offs() -> None:
         return row._replace(next_attempt_at=None) if row.status == "pending" else row
 
     _stored(lambda stored: replace(stored, steps=[forget(row) for row in stored.steps]))
+
+
+@_breakage
+def forgets_approvals() -> None:
+    def forget(row: Any) -> Any:
+        return row._replace(reason=None) if row.reason == "approved" else row
+
+    _stored(lambda stored: replace(stored, steps=[forget(row) for row in stored.steps]))
+
+
+@_breakage
+def forgets_overrides() -> None:
+    _stored(lambda stored: replace(stored, overrides={}))
+
+
+@_breakage
+def lets_no_time_be_over() -> None:
+    _set(LocalWorker, "expire", lambda *_: None)
 
 
 @_breakage

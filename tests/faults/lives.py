@@ -17,7 +17,7 @@ import laws
 from dagbok import Dagbok
 from dagbok.domain.call import Call
 from dagbok.domain.states import ENDED, EXECUTION_ENDED
-from dagbok.errors import Conflict, NotFound, OutcomeUnknown, ToolError
+from dagbok.errors import Conflict, InvalidAnswer, NotFound, OutcomeUnknown, ToolError
 from dagbok.service import Submitted
 from dagbok.store.database import Database
 from dagbok.testing import CrashingJournal, FakeClock, ScriptedTool
@@ -28,6 +28,9 @@ EFFECTS: tuple[Literal["pure", "idempotent", "once"], ...] = ("pure", "idempoten
 
 #: Every write that a test lets an engine die at, and both sides of it.
 MOMENTS: list[tuple[int, When]] = [(at, when) for at in range(1, 200) for when in ("before", "after")]
+
+#: What a person puts in place of params.
+EDITED = {"n": 4711}
 
 #: What a call does by the last digit of its number: most of them work.
 _MOODS = ("works",) * 5 + ("slow", "passing", "refused", "unknown", "silent")
@@ -58,6 +61,7 @@ class World:
         self.excused: Counter[str] = Counter()  # tries that were known to have failed without it
         self.tries: dict[str, int] = {}  # that each task may fail
         self.given: list[tuple[str, dict[str, Any]]] = []  # the params of each body
+        self.reminded: set[str] = set()  # tasks of which people are reminded, whose time is never over
 
     def close(self) -> None:
         self.database.close()
@@ -86,7 +90,9 @@ class World:
     def live(self, document: dict[str, Any], deaths: list[tuple[int, When]]) -> tuple[str | None, int]:
         """Run a plan, dying as told, and return its execution (None: lost with its submission), and the deaths."""
         self.begin()
-        self.tries = {task["id"]: (task.get("retry") or {}).get("max_attempts", 3) for task in document["sub_tasks"]}
+        tasks = document["sub_tasks"]
+        self.tries = {task["id"]: (task.get("retry") or {}).get("max_attempts", 3) for task in tasks}
+        self.reminded = {task["id"] for task in tasks if task.get("on_timeout") == "remind"}
         id: str | None = None
         ended_before: dict[str, int] = {}
         for number, (at, when) in enumerate([*deaths, (None, "before")]):
@@ -147,8 +153,13 @@ class World:
             for step in execution.sub_steps:
                 if step.status != "waiting":
                     continue
+                if step.reason == "human" and step.next_attempt_at is not None and self._is_silent(step.task_id):
+                    await self.clock.advance(1)
+                    continue
                 if step.reason == "human":
                     answer: dict[str, Any] = {"input": {"value": "said"}}
+                elif step.reason == "approval":
+                    answer = self._decision(step.task_id, step.tool_or_prompt_name)
                 elif self.acted[step.task_id]:
                     answer = {"decision": "succeeded", "result": {"value": step.task_id}}
                 else:
@@ -157,8 +168,23 @@ class World:
                 self.excused[step.task_id] += leave
                 try:
                     await self._or_dead(dagbok.answer(id, step.task_id, answer), crash)
-                except Conflict:  # it is answered already: by the last life, whose command is being applied
+                # It is answered already, by the last life, whose command was applied just now; it may ask another by now.
+                except (Conflict, InvalidAnswer):
                     self.excused[step.task_id] -= leave
+
+    def _is_silent(self, task_id: str) -> bool:
+        """Whether nobody answers this question in time."""
+        return task_id not in self.reminded and (self.seed + int(task_id[1:])) % 2 == 0
+
+    def _decision(self, task_id: str, tool: str) -> dict[str, Any]:
+        """What is said to a sub-task that asks whether it may run: always the same."""
+        chance = (self.seed + int(task_id[1:])) % 6
+        if chance == 0:
+            return {"decision": "reject"}
+        return {"decision": "edit", "params": EDITED} if self._is_edited(task_id, tool) else {"decision": "approve"}
+
+    def _is_edited(self, task_id: str, tool: str) -> bool:
+        return tool in EFFECTS and (self.seed + int(task_id[1:])) % 6 in (1, 2)
 
     async def _retry(self, dagbok: Dagbok, id: str) -> None:
         with suppress(Conflict):  # the last life asked for it, and it is being applied
@@ -190,7 +216,10 @@ class World:
                 allowed = (1 + self.excused[task_id]) * (1 + self.retries)
                 assert self.started[task_id] <= allowed, f"{task_id} ran without leave"
             self._judge_failures(written, task_id)
+        asked = {row["task_id"] for row in written.questions if row["kind"] == "approval"}
         for task_id, params in self.given:
+            if task_id in asked and self._is_edited(task_id, written.steps[task_id]["tool_or_prompt_name"]):
+                assert params == EDITED, f"{task_id} was given what nobody has approved: {params}"
             for parent, given in params.items():
                 if parent.startswith("of"):
                     result = json.loads(written.steps[f"t{parent[2:]}"]["result"] or "null")

@@ -32,6 +32,9 @@ BREAKAGES = {
     "recovers_nothing": 0,
     "starts_once_bodies_before_their_start_is_durable": 0,
     "says_durable_before_the_commit": 0,
+    "forgets_approvals": 0,
+    "forgets_overrides": 0,
+    "lets_no_time_be_over": 0,
 }
 
 
@@ -50,6 +53,8 @@ PLAN: dict[str, Any] = {
         _task("t3", "pure", {"of2": "{{ tasks.t2.result }}"}, "t1", on_failure="skip"),
         _task("t4", "human", {"prompt": "Which?"}, "t0", action_type="human"),
         _task("t5", "pure", {"of4": "{{ tasks.t4.result }}"}, "t3"),
+        _task("t6", "human", {"prompt": "When?"}, action_type="human", timeout_seconds=20, on_timeout="skip"),
+        _task("t7", "idempotent", {"of0": "{{ tasks.t0.result }}"}, requires_approval=True),
     ],
 }
 

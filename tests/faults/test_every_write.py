@@ -17,6 +17,8 @@ from dagbok.testing import plans
 from faults.lives import MOMENTS, When, World
 
 LONG = os.environ.get("DAGBOK_CHAOS") == "1"
+#: What people are asked, beside questions that wait for ever.
+PEOPLE: dict[str, Any] = {"approvals": True, "answer_within": st.sampled_from([2, 20])}
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def world(database_url: str) -> Iterator[World]:
 @given(
     document=plans(
         min_tasks=2, max_tasks=6, policies=("fail", "skip", "default"), waits=st.sampled_from([0.5, 30]),
-        retries=st.sampled_from([{"max_attempts": 2}, {"backoff_seconds": 0}, {"backoff_seconds": 60}]),
+        retries=st.sampled_from([{"max_attempts": 2}, {"backoff_seconds": 0}, {"backoff_seconds": 60}]), **PEOPLE,
     ),
     seed=st.integers(0, 999),
 )  # fmt: skip
@@ -54,7 +56,7 @@ def test_a_crash_before_or_after_any_write_of_any_plan_leaves_what_ends_right(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(
-    document=plans(min_tasks=2, max_tasks=8, waits=st.sampled_from([0.5, 30])),
+    document=plans(min_tasks=2, max_tasks=8, waits=st.sampled_from([0.5, 30]), **PEOPLE),
     seed=st.integers(0, 999),
     deaths=st.lists(st.tuples(st.integers(1, 9), st.sampled_from(["before", "after"])), min_size=2, max_size=6),
 )
@@ -70,7 +72,7 @@ def test_life_after_life_may_end_early_and_the_last_one_ends_it_right(
     max_examples=40 if LONG else 3, deadline=None, derandomize=not LONG,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
-@given(document=plans(min_tasks=2, max_tasks=5, waits=st.sampled_from([0.5, 30])), seed=st.integers(0, 999))
+@given(document=plans(min_tasks=2, max_tasks=5, waits=st.sampled_from([0.5, 30]), **PEOPLE), seed=st.integers(0, 999))
 def test_what_was_lost_runs_again_once_however_often_it_is_killed(
     world: World, document: dict[str, Any], seed: int
 ) -> None:
