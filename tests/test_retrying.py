@@ -10,12 +10,13 @@ import pytest
 
 import laws
 from dagbok import Dagbok
+from dagbok.domain import values
 from dagbok.domain.call import Call
 from dagbok.domain.ids import SYNTHESIS
 from dagbok.errors import BadInput, Conflict, NotFound, ToolError
 from dagbok.service import Submitted
 from dagbok.store.database import Database
-from dagbok.testing import FakeClock, Hang, ScriptedTool
+from dagbok.testing import FakeClock, Hang, ScriptedModel, ScriptedTool
 
 HOUR_S = 3600
 
@@ -189,8 +190,6 @@ def test_a_synthesis_that_failed_runs_again_alone(database_url: str) -> None:
 
 
 def _broken_model() -> Any:
-    from dagbok.testing import ScriptedModel
-
     return ScriptedModel([ToolError("no", code="refused")] * 3)
 
 
@@ -245,6 +244,117 @@ def test_of_two_who_ask_at_once_one_is_heard(database_url: str) -> None:
             await asyncio.gather(*(dagbok.retry(id) for _ in range(5)), return_exceptions=True)
             after = await dagbok.wait(id)
         assert (after.status, after.retry_count, work.log["a"]) == ("completed", 1, 2)
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_what_runs_again_can_be_overridden(database_url: str) -> None:
+    async def main() -> None:
+        calls: list[Call] = []
+
+        def work(call: Call) -> Any:
+            calls.append(call)
+            if "good" not in call.params:
+                raise ToolError("it is broken", code="tool_error")
+            return call.params["good"]
+
+        tools = [ScriptedTool("work", work, effect="once"), ScriptedTool("pure", work, effect="pure")]
+        good = {"id": "a", "tool_or_prompt": {"name": "work", "params": {"good": [1, 2]}}}
+        uses = {"id": "c", "tool_or_prompt": {"name": "work", "params": {"good": "<Result from Task b>"}}}
+        async with Dagbok(database_url, tools=tools) as dagbok:
+            id = await _submit(dagbok, _plan(good, _task("b", "a"), uses))
+            assert (await dagbok.wait(id)).status == "partial"
+            params = {"good": "{{ tasks.a.result[1] }}"}
+            await dagbok.retry(id, overrides={"b": {"params": params, "tool": "pure"}}, by="ann")
+            after = await dagbok.wait(id)
+            assert [after[task].result for task in "abc"] == [[1, 2], 2, 2]
+            b = after["b"]
+            assert (b.override, b.revision, b.effect) == ({"params": params, "tool": "pure"}, 1, "pure")
+            assert (b.tool_or_prompt_name, b.tool_or_prompt_params, b.input) == ("work", {}, {"good": 2})
+            assert (after["a"].override, after["a"].revision) == (None, 0)
+            assert [call.revision for call in calls] == [0, 0, 1, 0]
+            told = [event for event in dagbok.service.events(id) if event["type"] == "substep.overridden"]
+            assert [(event["task_id"], event["data"]) for event in told] == [
+                ("b", values.encode({"by": "ann", "revision": 1, "params": params, "tool": "pure"}))
+            ]
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_an_override_stands_through_crashes_and_further_retries(database_url: str) -> None:
+    async def main() -> None:
+        hangs = ScriptedTool("hangs", [Hang()], effect="pure")
+        gone = ScriptedTool("gone", [ToolError("no", code="refused")], effect="pure")
+        async with Dagbok(database_url, tools=[hangs, gone], close_grace_s=0) as dagbok:
+            id = await _submit(dagbok, _plan(_task("a", tool="gone")))
+            await dagbok.wait(id)
+            await dagbok.retry(id, overrides={"a": {"tool": "hangs"}})
+            await hangs.called()
+        hangs = ScriptedTool("hangs", [ToolError("no", code="refused")], effect="pure")
+        async with Dagbok(database_url, tools=[hangs]) as dagbok:  # which does not know the tool of the plan
+            assert (await dagbok.wait(id)).status == "failed"
+            assert len(hangs.calls) == 1
+        last = ScriptedTool("last", [1], effect="pure")
+        async with Dagbok(database_url, tools=[last]) as dagbok:  # nor that of the first override
+            await dagbok.retry(id, overrides={"a": {"tool": "last", "params": {"x": 1}}})
+            after = await dagbok.wait(id)
+            assert (after.status, after["a"].override, after["a"].revision) == (
+                "completed", {"params": {"x": 1}, "tool": "last"}, 2
+            )  # fmt: skip
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_the_model_of_the_synthesis_and_of_an_inference_can_be_another(database_url: str) -> None:
+    async def main() -> None:
+        bad = ScriptedModel([ToolError("no", code="refused")] * 9, name="test:bad")
+        good = ScriptedModel(["good"] * 9, name="test:good")
+        ask = {"id": "m", "action_type": "inference", "tool_or_prompt": {"name": "m", "params": {"prompt": "?"}}}
+        async with Dagbok(database_url, tools=[Tool().tool], model=[bad, good]) as dagbok:
+            id = await _submit(dagbok, _plan(_task("a"), ask, synthesis_plan="Put it together."))
+            assert (await dagbok.wait(id)).status == "partial"
+            await dagbok.retry(id, overrides={"m": {"model": "test:good"}, SYNTHESIS: {"model": "test:good"}})
+            after = await dagbok.wait(id)
+            assert (after.status, after["m"].result, after.final_result) == ("completed", "good", "good")
+            assert (after["m"].input, after[SYNTHESIS].override) == (
+                {"prompt": "?", "model": "test:good"}, {"model": "test:good"}
+            )  # fmt: skip
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
+def test_an_override_that_cannot_stand_changes_nothing(database_url: str) -> None:
+    async def main() -> None:
+        work = Tool("pure", "b", "c")
+        async with Dagbok(database_url, tools=[work.tool], secrets={"PASSWORD": "hunter2!"}) as dagbok:
+            id = await _submit(dagbok, _plan(*DIAMOND, _task("x~y", "c")))
+            good = await _submit(dagbok, _plan(_task("a")))
+            before = await dagbok.wait(id)
+            await dagbok.wait(good)
+            for overrides, steps, code, pointer in (
+                ({"e": {"tool": "work"}}, None, "unknown_task", "/overrides/e"),
+                ({"a": {"tool": "work"}}, None, "not_again", "/overrides/a"),
+                ({"c": {"tool": "work"}}, ["b"], "not_again", "/overrides/c"),
+                ({"d": {"tool": "work"}}, ["b"], "not_again", "/overrides/d"),
+                ({"d": {"tool": "nothing"}}, None, "unknown_tool", "/overrides/d/tool"),
+                ({"x~y": {"tool": "nothing"}}, None, "unknown_tool", "/overrides/x~0y/tool"),
+                ({"b": {"params": {"x": "hunter2!"}}}, None, "literal_secret", "/overrides/b/params/x"),
+                ({"b": {"params": {"x": "<Result from Task c>"}}}, None, "new_dependency", "/overrides/b/params/x"),
+            ):
+                with pytest.raises(BadInput) as caught:
+                    await dagbok.retry(id, steps=steps, overrides=overrides)
+                problems = caught.value.fields["problems"]
+                assert [(each.code, each.pointer) for each in problems] == [(code, pointer)]
+            with pytest.raises(Conflict, match="can be retried"):
+                await dagbok.retry(good, overrides={"a": {"tool": "work"}})
+            with pytest.raises(NotFound):
+                await dagbok.retry("dag-exec_nobody", overrides={"a": {"tool": "work"}})
+            assert await dagbok.get(id) == before
+            assert not dagbok.service.reader.pending_commands()
 
     asyncio.run(main())
     _sound(database_url)

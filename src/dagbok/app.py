@@ -373,14 +373,20 @@ class Dagbok:
         return await self.get(execution_id)
 
     async def retry(
-        self, execution_id: str, *, steps: Sequence[str] | None = None, by: str | None = None
+        self,
+        execution_id: str,
+        *,
+        steps: Sequence[str] | None = None,
+        overrides: Mapping[str, Json] | None = None,
+        by: str | None = None,
     ) -> wire.Execution:
         """Let what failed or was cancelled run again, with what that skipped, and return it as it stands then.
 
-        `wait` returns once it has ended again. Completed steps are kept; see `Service.retry`. Raises as `cancel`, and
-        BadInput where `steps` names what cannot run again.
+        `wait` returns once it has ended again. Completed steps are kept; see `Service.retry`. `overrides` say by
+        sub-task what is called from now on: `{"params"?, "tool"?, "model"?}`. Raises as `cancel`, and BadInput where
+        `steps` names what cannot run again, or an override cannot stand.
         """
-        await self._asked(self.service.retry(execution_id, steps=steps, by=by), execution_id)
+        await self._asked(self.service.retry(execution_id, steps=steps, overrides=overrides, by=by), execution_id)
         return await self.get(execution_id)
 
     async def delete(self, execution_id: str, *, force: bool = False, by: str | None = None) -> int:

@@ -6,11 +6,11 @@ as text; `dagbok.wire` turns them into what clients see.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from dagbok.domain import answers, approval, diagram, values
+from dagbok.domain import answers, approval, diagram, lost, overriding, values
 from dagbok.domain.answers import Calls
 from dagbok.domain.diagram import Diagram
 from dagbok.domain.ids import SYNTHESIS, ExecutionId, TaskId
@@ -18,7 +18,8 @@ from dagbok.domain.inbox import InboxPage, Place, Wanted
 from dagbok.domain.records import Page
 from dagbok.domain.rerun import LOST, RETRYABLE
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus, StepStatus
-from dagbok.domain.values import Json, JsonText
+from dagbok.domain.validate import Problem
+from dagbok.domain.values import Json, JsonText, pointer_to
 from dagbok.errors import BadInput, Conflict, NotFound
 from dagbok.store.queries import Reader
 
@@ -178,6 +179,39 @@ class Diary:
                 if parent not in chosen and rows[parent]["status"] in LOST:
                     why = f"depends on {parent!r}, which is {rows[parent]['status']}; name it as well"
                     raise BadInput(f"The sub-task {task_id!r} {why}.", pointer=f"/steps/{position}")
+
+    def overridable(self, execution_id: str, named: Iterable[str], steps: Sequence[str] | None) -> dict[str, Json]:
+        """Return the plan of an execution with the overrides that stand, if each of `named` would run again.
+
+        Args:
+            execution_id: The execution; it has ended.
+            named: The sub-tasks that are to be overridden.
+            steps: Those that a retry names; None: it is of all.
+
+        Raises:
+            NotFound, BadInput: There is none; a sub-task does not run again. Which are in it is judged elsewhere.
+        """
+        with self.reader.snapshot() as reader:
+            text = reader.plan(execution_id)
+            rows = {row["task_id"]: row for row in Diary(reader).sub_steps(execution_id, inline_bytes=0)}
+        if text is None:
+            raise _no_execution(execution_id)
+        again = lost.again(rows, steps)
+        kept = [task_id for task_id in named if task_id in rows and task_id not in again]
+        if kept:
+            raise overriding.refused(
+                [
+                    Problem(
+                        pointer_to(task_id),
+                        "not_again",
+                        f"Sub-task {task_id!r} is {rows[task_id]['status']} and does not run again; fork the execution "
+                        "to change what has completed.",
+                    )
+                    for task_id in kept
+                ]
+            )
+        standing = {id: values.decode(row["override"]) for id, row in rows.items() if row["override"] is not None}
+        return overriding.write(values.decode(text), standing)
 
     def judge_answer(
         self, execution_id: str, task_id: str, answer: Mapping[str, Json], calls: Calls

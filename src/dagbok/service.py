@@ -17,12 +17,12 @@ import uuid_utils
 
 from dagbok.cluster.local import LocalWorker
 from dagbok.diary import Diary, Row
-from dagbok.domain import values
+from dagbok.domain import overriding, values
 from dagbok.domain.answers import Calls
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import DagId, Epoch, ExecutionId
-from dagbok.domain.plan import HUMAN, LONGEST_S, Plan, SubTask
+from dagbok.domain.plan import HUMAN, LONGEST_S, Plan, SubTask, read_id
 from dagbok.domain.records import NewExecution
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import EXECUTION_ENDED, Effect, FailurePolicy
@@ -235,7 +235,12 @@ class Service(Diary):
         return await self._command(execution_id, "resume", by)
 
     async def retry(
-        self, execution_id: str, *, steps: Sequence[str] | None = None, by: str | None = None
+        self,
+        execution_id: str,
+        *,
+        steps: Sequence[str] | None = None,
+        overrides: Mapping[str, Json] | None = None,
+        by: str | None = None,
     ) -> int | None:
         """Let what failed or was cancelled run again, with what it skipped, and the synthesis; see `Execution.retry`.
 
@@ -244,16 +249,35 @@ class Service(Diary):
         Args:
             execution_id: The execution.
             steps: Of these sub-tasks alone.
+            overrides: By sub-task `{"params"?, "tool"?, "model"?}`, what it is called with from now on.
             by: Who asks.
 
         Raises:
             NotFound, Conflict: No such execution; it has not ended, or has completed.
-            BadInput: `steps` names what cannot run again; nothing was changed.
+            BadInput: `steps` names what cannot run again, or an override cannot stand; nothing was changed.
         """
-        named = None if steps is None else [str(step) for step in steps]
-        if named is not None:
-            await asyncio.to_thread(self.check_lost, execution_id, named)
-        return await self._command(execution_id, "retry", by, {} if named is None else {"steps": named})
+        data: dict[str, Json] = {}
+        if steps is not None:
+            data["steps"] = [str(step) for step in steps]
+            await asyncio.to_thread(self.check_lost, execution_id, data["steps"])
+        if overrides:
+            await asyncio.to_thread(self.judge, execution_id, "retry")
+            data["overrides"] = await asyncio.to_thread(self._overrides, execution_id, overrides, data.get("steps"))
+        return await self._command(execution_id, "retry", by, data)
+
+    def _overrides(self, execution_id: str, given: Mapping[str, Json], steps: Sequence[str] | None) -> Json:
+        """Return the overrides of a retry, with the effect of what each sub-task calls then. Raises BadInput."""
+        wanted: dict[str, Json] = values.decode(values.encode({"overrides": dict(given)}))["overrides"]
+        document = self.overridable(execution_id, wanted, steps)
+        found = overriding.faults_of_all(
+            document, wanted, tools=self.registry.schemas(), limits=self._limits, redactor=self.redactor
+        )
+        if found:
+            raise overriding.refused(found)
+        for item in overriding.write(document, wanted)["sub_tasks"]:
+            if (id := read_id(item["id"])) is not None and id in wanted:
+                wanted[id]["effect"] = self._effect(SubTask.model_validate(item)).value
+        return wanted
 
     async def _command(
         self, execution_id: str, kind: str, by: str | None, data: Mapping[str, Json] | None = None

@@ -28,7 +28,7 @@ _TIMES = frozenset({
 })  # fmt: skip
 _JSON = frozenset({
     "tool_or_prompt_params", "dependencies", "input", "result", "progress", "usage", "total_usage", "labels", "options",
-    "answer_schema", "shown", "answer",
+    "answer_schema", "shown", "answer", "override",
 })  # fmt: skip
 _SUMMARY = tuple((name, to_camel(name)) for name in ExecutionSummary.model_fields)
 _STEP = tuple(
@@ -129,13 +129,25 @@ def _graph(diagram: Diagram) -> dict[str, Any]:
 def _sub_step(row: Row) -> dict[str, Any]:
     view = {camel: _field(name, row[name]) for name, camel in _STEP}
     if row["input"] is None and row["attempt"] and row["input_bytes"] is None:
-        view["input"] = view["toolOrPromptParams"]  # stored only where references made it differ
+        view["input"] = _params(row)  # stored only where references made it differ
     view["attempts"] = [_attempt(attempt) for attempt in row["attempts"]]
     asked = row["question"]
     view["question"] = None if asked is None else {name: _field(column, asked[column]) for column, name in _QUESTION}
     large = row["result"] is None and row["result_bytes"] is not None
     view["resultUrl"] = result_url(row["execution_id"], row["task_id"]) if large else None
     return view
+
+
+def _params(row: Row) -> Any:
+    """Return what the sub-step is called with now, before references are replaced."""
+    params = orjson.Fragment(row["tool_or_prompt_params"])
+    if row["override"] is None:
+        return params
+    override = orjson.loads(row["override"])
+    if "params" not in override and "model" not in override:
+        return params
+    params = override["params"] if "params" in override else orjson.loads(row["tool_or_prompt_params"])
+    return {**params, "model": override["model"]} if "model" in override else params
 
 
 def _attempt(row: Row) -> dict[str, Any]:

@@ -86,7 +86,10 @@ class SubStep(Shape):
     status: StepStatus
     reason: str | None
     attempt: int
-    revision: int
+    revision: int = Field(description="How often it was overridden; part of its idempotency key")
+    override: dict[str, Any] | None = Field(
+        description="What stands in place of the plan's `params`, `tool` or `model`; null: nothing"
+    )
     input: Any = Field(
         description="The params with references replaced; null before the first attempt, and if over 1 MiB"
     )
@@ -385,6 +388,16 @@ class CommandRequest(Shape):
     by: Annotated[str, Field(max_length=200, description="Who asks; the diary keeps it")] | None = None
 
 
+Overrides = Annotated[
+    dict[str, Any],
+    Field(
+        max_length=10_000,
+        description="By sub-task, what it is called with from now on: `params` as a whole, another `tool`, another "
+        '`model` (of an inference, or of `__SYNTHESIS__`): `{"2": {"params": {"url": "..."}}}`',
+    ),
+]
+
+
 class RetryRequest(CommandRequest):
     """What may be said with a retry."""
 
@@ -395,6 +408,7 @@ class RetryRequest(CommandRequest):
             description="Of these sub-tasks alone, each failed or cancelled; what they skipped follows. Absent: all",
         ),
     ] | None = None  # fmt: skip
+    overrides: Overrides | None = None
 
 
 class ResumeResponse(Shape):

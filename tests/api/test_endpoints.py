@@ -12,17 +12,17 @@ from dagbok import wire
 from dagbok.wire import Shape
 
 EXECUTION_FIELDS = {
-    "id", "dagId", "title", "originalRequest", "primaryIntent", "status", "startedAt", "completedAt", "durationMs",
-    "totalTasks", "completedTasks", "failedTasks", "waitingTasks", "skippedTasks", "runningTasks", "finalResult",
-    "synthesisResult", "error", "errorCode", "retryCount", "lastRetryAt", "totalUsage", "totalCostUsd", "labels",
-    "priority", "options", "pausedAt", "deadlineAt", "wakeAt", "lastEventSeq", "createdAt", "updatedAt",
+    "id", "dagId", "title", "originalRequest", "primaryIntent", "status", "startedAt", "completedAt",
+    "durationMs", "totalTasks", "completedTasks", "failedTasks", "waitingTasks", "skippedTasks", "runningTasks",
+    "finalResult", "synthesisResult", "error", "errorCode", "retryCount", "lastRetryAt", "totalUsage", "totalCostUsd",
+    "labels", "priority", "options", "pausedAt", "deadlineAt", "wakeAt", "lastEventSeq", "createdAt", "updatedAt",
 }  # fmt: skip
 STEP_FIELDS = {
     "id", "executionId", "taskId", "position", "description", "thought", "actionType", "toolOrPromptName",
     "toolOrPromptParams", "expectedOutput", "dependencies", "status", "reason", "attempt", "revision",
-    "input", "result", "resultBytes", "resultUrl", "error", "errorCode", "errorDetail", "effect", "progress",
-    "startedAt", "completedAt", "durationMs", "nextAttemptAt", "question", "attempts", "usage", "costUsd", "model",
-    "createdAt", "updatedAt",
+    "override", "input", "result", "resultBytes", "resultUrl", "error", "errorCode", "errorDetail", "effect",
+    "progress", "startedAt", "completedAt", "durationMs", "nextAttemptAt", "question", "attempts", "usage", "costUsd",
+    "model", "createdAt", "updatedAt",
 }  # fmt: skip
 
 

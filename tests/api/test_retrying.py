@@ -117,7 +117,12 @@ def test_what_cannot_be_retried_is_refused_with_its_place(database_url: str) -> 
                 ({"steps": ["c"]}, "/steps/0", "skipped"),
                 ({"steps": []}, "/steps", "at least 1"),
                 ({"steps": "b"}, "/steps", "list"),
-                ({"overrides": {}}, "/overrides", "there may be: by, steps"),
+                ({"override": {}}, "/override", "there may be: by, steps, overrides"),
+                ({"overrides": []}, "/overrides", "JSON object"),
+                ({"overrides": {"b": {"params": {"what": 1}}}}, "/overrides/b/params/what", "not of type 'string'"),
+                ({"overrides": {"b": {"tool": "nothing"}}}, "/overrides/b/tool", "not known"),
+                ({"overrides": {"a": {"params": {"what": "x"}}}}, "/overrides/a", "does not run again"),
+                ({"overrides": {"x": {}}}, "/overrides/x", "no sub-task"),
                 ([], "", "object"),
             ]
             for body, pointer, why in refused:
@@ -127,5 +132,25 @@ def test_what_cannot_be_retried_is_refused_with_its_place(database_url: str) -> 
                 assert error["pointer"].removeprefix("#") == pointer, answer.text
                 assert why in error["detail"], answer.text
             assert await api.get(bad) == before
+
+    asyncio.run(main())
+
+
+def test_an_override_is_shown_beside_the_plan(database_url: str) -> None:
+    async def main() -> None:
+        work = Work("b")
+        async with inside(database_url, work.tool) as api:
+            id = await api.submit(*steps("a", "b", "c"))
+            await api.settled(id)
+            overrides = {"b": {"params": {"what": "another"}}}
+            await retried(api, f"dag-executions/{id}/retry", json={"overrides": overrides})
+            after = await api.settled(id)
+            assert after["status"] == "completed"
+            b, c = after["subSteps"][1:]
+            assert (b["override"], b["revision"]) == (overrides["b"], 1)
+            assert (b["toolOrPromptParams"], b["input"], b["result"]) == (
+                {"what": "b"}, {"what": "another"}, "another"
+            )  # fmt: skip
+            assert (c["override"], c["revision"]) == (None, 0)
 
     asyncio.run(main())

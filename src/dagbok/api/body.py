@@ -97,6 +97,8 @@ async def read_command(request: Request, shape: type[S]) -> S:
     if not data:
         return shape()
     require_json(request.headers)
+    if len(data) >= LARGE_BODY_BYTES:
+        return await asyncio.to_thread(_fitting, shape, data, "The body")
     return _fitting(shape, data, "The body")
 
 

@@ -200,6 +200,13 @@ COMMANDS: Final[dict[str, Any]] = {
 RETRIES: Final[dict[str, Any]] = {
     "all": {"summary": "All that was lost; the body may be left out as well", "value": {}},
     "some": {"summary": "Some of it", "value": {"steps": ["3", "5"], "by": "ann"}},
+    "overrides": {
+        "summary": "With other params and another model",
+        "value": {
+            "overrides": {"1": {"params": {"path": "docs/README.md"}}, "2": {"model": "openai:gpt-5"}},
+            "by": "ann",
+        },
+    },
 }
 RESUMED: Final = {
     "status": "resumed",
@@ -336,6 +343,15 @@ _COLOUR: Final = Problem("/colour", "bad_value", "`colour` is not known here; th
 #: The 422 of a command.
 COMMAND_PROBLEM: Final = _problem(
     422, "invalid_input", "Invalid input", f"The request has 1 problem: {_COLOUR.message}", _COLOUR
+)
+
+
+_OVERRIDE: Final = Problem(
+    "/overrides/1/params/path", "invalid_params", "Sub-task '1', tool 'read_file': 7 is not of type 'string'."
+)
+#: The 422 of overrides.
+OVERRIDE_PROBLEM: Final = _problem(
+    422, "invalid_input", "Invalid input", f"The overrides have 1 problem: {_OVERRIDE.message}", _OVERRIDE
 )
 
 

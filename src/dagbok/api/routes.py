@@ -354,7 +354,7 @@ def _add_retry(routes: APIRouter, service: Service) -> None:
 
     async def retried(execution_id: str, asked: wire.RetryRequest) -> Response:
         row = await asyncio.to_thread(service.execution, execution_id)
-        await service.retry(execution_id, steps=asked.steps, by=asked.by)
+        await service.retry(execution_id, steps=asked.steps, overrides=asked.overrides, by=asked.by)
         return resumed(row, row["retry_count"] + 1, examples.RETRIED_MESSAGE)  # as it is once that is applied
 
     @routes.post(
@@ -365,10 +365,10 @@ def _add_retry(routes: APIRouter, service: Service) -> None:
             "Of an execution that failed, is partial or was cancelled: what failed or was cancelled runs again, "
             "what that skipped, and the synthesis. Completed sub-steps are kept. Attempts are counted on; what "
             "they may fail begins anew, and so does a deadline. Where nobody knows what a sub-step of a `once` "
-            "tool has done, somebody is asked, unless `steps` names it."
+            "tool has done, somebody is asked, unless `steps` names it. `overrides` change what runs again."
         ),
         response_model=wire.ResumeResponse,
-        responses=told,
+        responses=told | problems(422, unprocessable=examples.OVERRIDE_PROBLEM),
         openapi_extra=RETRY,
         tags=["executions"],
     )

@@ -182,11 +182,20 @@ def command(execution_id: str, name: str, by: str | None) -> Call[wire.CommandRe
     return Call("POST", _path(execution_id, name), _read(wire.CommandResponse.read), content=content)
 
 
-def retry(execution_id: str, steps: Sequence[str] | None, by: str | None) -> Call[wire.ResumeResponse]:
+def retry(
+    execution_id: str, steps: Sequence[str] | None, overrides: Mapping[str, Json] | None, by: str | None
+) -> Call[wire.ResumeResponse]:
     """The wish that what was lost runs again."""
-    said = {"steps": None if steps is None else list(steps), "by": by}
-    content = values.encode({name: value for name, value in said.items() if value is not None}).encode()
+    content = _said(steps=None if steps is None else list(steps), overrides=_object(overrides), by=by)
     return Call("POST", _path(execution_id, "retry"), _read(wire.ResumeResponse.read), content=content)
+
+
+def _said(**given: Json) -> bytes:
+    return values.encode({name: value for name, value in given.items() if value is not None}).encode()
+
+
+def _object(given: Mapping[str, Json] | None) -> Json:
+    return None if given is None else dict(given)
 
 
 def tools() -> Call[Sequence[wire.ToolView]]:

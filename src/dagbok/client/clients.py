@@ -269,13 +269,21 @@ class Client:
         return self._send(calls.command(execution_id, "resume", by))
 
     def retry(
-        self, execution_id: str, *, steps: Sequence[str] | None = None, by: str | None = None
+        self,
+        execution_id: str,
+        *,
+        steps: Sequence[str] | None = None,
+        overrides: Mapping[str, Json] | None = None,
+        by: str | None = None,
     ) -> wire.ResumeResponse:
         """Let what failed or was cancelled run again, of `steps` alone if given; what has completed is kept.
 
-        As `cancel`. Conflict means that it has not ended, or has completed; BadInput also that a step cannot run again.
+        `overrides` say by sub-task what is called from now on: `{"params"?, "tool"?, "model"?}`.
+
+        As `cancel`. Conflict means that it has not ended, or has completed; BadInput also that a step cannot run again,
+        or that an override cannot stand.
         """
-        return self._send(calls.retry(execution_id, steps, by))
+        return self._send(calls.retry(execution_id, steps, overrides, by))
 
     def tools(self) -> Sequence[wire.ToolView]:
         """Return the tools that plans may call."""
@@ -450,10 +458,15 @@ class AsyncClient:
         return await self._send(calls.command(execution_id, "resume", by))
 
     async def retry(
-        self, execution_id: str, *, steps: Sequence[str] | None = None, by: str | None = None
+        self,
+        execution_id: str,
+        *,
+        steps: Sequence[str] | None = None,
+        overrides: Mapping[str, Json] | None = None,
+        by: str | None = None,
     ) -> wire.ResumeResponse:
         """See `Client.retry`."""
-        return await self._send(calls.retry(execution_id, steps, by))
+        return await self._send(calls.retry(execution_id, steps, overrides, by))
 
     async def tools(self) -> Sequence[wire.ToolView]:
         """See `Client.tools`."""

@@ -225,9 +225,15 @@ class LocalWorker:
                 return await self._journal.claim(execution_id, self.owner)
         return await self._journal.claim(execution_id, self.owner)
 
-    def _unknown_tools(self, execution: Execution) -> set[str]:
-        # Of one that has ended, what a retry would run again.
-        names = {step.task.tool for step in execution.steps if (not step.done if execution.ended else not step.ended)}
+    def _unknown_tools(self, execution: Execution, command: Command | None = None) -> set[str]:
+        """Return the tools that an execution needs and this process does not have; once `command` is applied."""
+        # Of one that has ended, what a retry would run again; it may bring other tools.
+        given = {} if command is None or command.kind != "retry" else command.data.get("overrides") or {}
+        names = {
+            given.get(step.task.id, {}).get("tool", step.task.tool)
+            for step in execution.steps
+            if (not step.done if execution.ended else not step.ended)
+        }
         return {name for name in names if name != HUMAN and self._tools.get(name) is None}
 
     # -- commands ---------------------------------------------------------------------------------------------------
@@ -278,7 +284,7 @@ class LocalWorker:
             asked = await asyncio.to_thread(self._diary.pending_commands, [command.execution_id])
             still = [command] if any(each.id == command.id for each in asked) else []
             begins = not execution.ended or (command.kind == "retry" and bool(still))
-            if self._goes_on and begins and not self._unknown_tools(execution):
+            if self._goes_on and begins and not self._unknown_tools(execution, *still):
                 self._scheduler.take_over(execution, *still)
                 return True
             # It ended, or is left for a process that has its tools, or that goes on with what was left.

@@ -9,7 +9,7 @@ Codes beside those of `validate`: unknown_task, not_allowed, new_dependency.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from dagbok.domain.secrets import Redactor
 from dagbok.domain.validate import Limits, Problem
 from dagbok.domain.values import Json, pointer_to
 from dagbok.domain.wording import nearest
-from dagbok.errors import BadReference
+from dagbok.errors import BadInput, BadReference
 
 #: What an override may hold.
 FIELDS: Final = ("params", "tool", "model")
@@ -83,6 +83,13 @@ def faults_of_all(
     if sound:
         found += _checked(document, sound, tools, limits or Limits(), redactor)
     return found
+
+
+def refused(problems: Sequence[Problem]) -> BadInput:
+    """Return the error that tells of faults of overrides, with pointers such as "/overrides/3/params/url"."""
+    count = f"{len(problems):,} problems" if len(problems) > 1 else "1 problem"
+    placed = tuple(replace(problem, pointer=f"/overrides{problem.pointer}") for problem in problems)
+    return BadInput(f"The overrides have {count}: {problems[0].message}", problems=placed)
 
 
 def write(document: Mapping[str, Json], overrides: Overrides) -> dict[str, Json]:
