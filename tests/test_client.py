@@ -70,6 +70,34 @@ def test_a_plan_is_submitted_awaited_read_listed_and_deleted(url: str) -> None:
             client.get(started.execution_id)
 
 
+def test_an_execution_is_retried_with_overrides_and_forked(url: str) -> None:
+    fails = {**GREETING, "sub_tasks": [task(1, "say", text="hi"), task(2, "boom", 1, message="no")]}
+    mended = {"2": {"tool": "say", "params": {"text": "<Result from Task 1>!"}}}
+    with Client(url) as client:
+        id = client.run(fails, timeout_s=20).id
+        with pytest.raises(BadInput) as refused:
+            client.retry(id, overrides={"2": {"tool": "nothing"}})
+        assert refused.value.fields["pointer"] == "/overrides/2/tool"
+        fork = client.fork(id, overrides=mended, by="ann", idempotency_key=f"of-{id}")
+        assert (fork.forked_from, fork.reused_tasks, fork.status) == (id, 1, "started")
+        assert client.wait(fork.execution_id, timeout_s=20)["2"].result == "hi!"
+        assert client.fork(id, overrides=mended, idempotency_key=f"of-{id}") == fork
+        assert client.retry(id, overrides=mended).retry_count == 1
+        until(lambda: client.get(id)["2"].result == "hi!")
+        with pytest.raises(Conflict, match="would run"):
+            client.fork(fork.execution_id)
+
+    async def use() -> None:
+        async with AsyncClient(url) as client:
+            again = await client.fork(fork.execution_id, from_task="2")
+            assert (await client.wait(again.execution_id, timeout_s=20)).forked_from == fork.execution_id
+            with pytest.raises(InvalidPlan) as refused:
+                await client.fork(id, plan=Plan.model_validate({**GREETING, "sub_tasks": [task(1, "nothing")]}))
+            assert refused.value.problems[0].pointer == "/plan/sub_tasks/0/tool_or_prompt/name"
+
+    asyncio.run(use())
+
+
 def test_the_async_client_does_the_same(url: str) -> None:
     async def use() -> None:
         async with AsyncClient(url) as client:

@@ -36,11 +36,12 @@ from dagbok.engine.outcomes import failure, success
 from dagbok.engine.ports import Clock, ToolSpec
 from dagbok.engine.scheduler import Scheduler
 from dagbok.errors import BadInput, Conflict, Misconfigured
+from dagbok.forking import Wish
 from dagbok.llm.extractive import HINT, NAME
 from dagbok.llm.inference import Inference, Synthesis
 from dagbok.llm.models import Models
 from dagbok.notify import transitions
-from dagbok.service import ClarificationNeeded, Options, Service, Submitted
+from dagbok.service import ClarificationNeeded, Fork, Options, Service, Submitted
 from dagbok.settings import Settings, load
 from dagbok.store import migrations
 from dagbok.store.database import Database
@@ -388,6 +389,32 @@ class Dagbok:
         """
         await self._asked(self.service.retry(execution_id, steps=steps, overrides=overrides, by=by), execution_id)
         return await self.get(execution_id)
+
+    async def fork(
+        self,
+        execution_id: str,
+        *,
+        from_task: str | None = None,
+        overrides: Mapping[str, Json] | None = None,
+        plan: Plan | Json | str | bytes = None,
+        by: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Fork:
+        """Make a new execution that goes on from this one, and is durable and runs.
+
+        What completed here is taken over, as far as it stands on nothing that changes: `from_task` and what depends on
+        it, sub-tasks with `overrides`, or what is new in another `plan`, or differs. The origin may be in any state,
+        and stays as it is. See `Service.fork`.
+
+        Raises:
+            NotFound: There is no such execution.
+            Conflict: Nothing would run in the fork.
+            BadInput, InvalidPlan, TooLarge: The wish cannot be; `problems` have pointers such as
+                "/overrides/2/params/url".
+            IdempotencyKeyReused, IdempotencyInFlight: As of `submit`.
+        """
+        wish = Wish(from_task, overrides or {}, parse(plan) if isinstance(plan, str | bytes) else plan)
+        return await self.service.fork(execution_id, wish, by=by, idempotency_key=idempotency_key)
 
     async def delete(self, execution_id: str, *, force: bool = False, by: str | None = None) -> int:
         """Remove an execution with all it wrote, its dag and plan too if nobody else needs them.

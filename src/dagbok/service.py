@@ -15,6 +15,7 @@ from functools import partial
 
 import uuid_utils
 
+from dagbok import forking
 from dagbok.cluster.local import LocalWorker
 from dagbok.diary import Diary, Row
 from dagbok.domain import overriding, values
@@ -29,6 +30,7 @@ from dagbok.domain.states import EXECUTION_ENDED, Effect, FailurePolicy
 from dagbok.domain.validate import Limits, Problem, check, literals, read
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import BadInput, Conflict, DagbokError, NotFound, OutcomeUnknown, StoreRejected, StoreUnavailable
+from dagbok.forking import Forks, Wish
 from dagbok.notify import transitions
 from dagbok.settings import Settings
 from dagbok.store.idempotency import Asked, Keys
@@ -74,6 +76,14 @@ class Submitted:
     original_request: str
     total_tasks: int
     replayed: bool = False  #: an earlier request with the same idempotency key made it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork(Submitted):
+    """A durable execution that goes on from another one."""
+
+    forked_from: ExecutionId
+    reused_tasks: int  #: sub-tasks that are taken over, and do not run
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +190,10 @@ class Service(Diary):
             execution, new = await asyncio.to_thread(self._prepare, document, options, dag_id)
         else:
             execution, new = self._prepare(document, options, dag_id)
+        return await self._create(execution, new, asked)
+
+    async def _create(self, execution: Execution, new: NewExecution, asked: Asked | None) -> Submitted:
+        """Make an execution durable, and run it. Of an idempotency key that was used, return what it made then."""
         if asked is not None:
             self._refuse_literals({"idempotencyKey": asked.key})
             new = replace(new, idempotency_key=asked.key, request_hash=asked.request_hash)
@@ -202,6 +216,57 @@ class Service(Diary):
         if asked is not None and made.existing:  # another process was faster
             asked.must_be(made.request_hash, made.execution_id)
         return Submitted(made.execution_id, made.dag_id, new.original_request, new.total_tasks, made.existing)
+
+    async def fork(
+        self, execution_id: str, wish: Wish | None = None, *, by: str | None = None, idempotency_key: str | None = None
+    ) -> Fork:
+        """Make a new execution that goes on from another one: what is done there and does not change is taken over.
+
+        The origin may be in any state; it stays as it is.
+
+        Args:
+            execution_id: The origin.
+            wish: What is to be different; None: nothing but that what has not completed runs.
+            by: Who asks; the diary keeps it.
+            idempotency_key: As of `submit`.
+
+        Raises:
+            NotFound: No such execution, or it was deleted just now.
+            Conflict: Nothing would run in the fork.
+            BadInput, InvalidPlan, TooLarge: The wish cannot be; `problems` have pointers into it, such as
+                "/overrides/2/params/url".
+            IdempotencyKeyReused, IdempotencyInFlight, StoreUnavailable, OutcomeUnknown: As `submit`.
+        """
+        values.check(by)
+        by = self.redactor.value(by)
+        wish = await asyncio.to_thread((wish or Wish()).own)
+        asked, row = await self._keys.find(idempotency_key, wish.request(execution_id))
+        if row is not None:
+            return await asyncio.to_thread(self._forked_before, row["id"])
+        with self._keys.alone(asked):
+            execution, new = await asyncio.to_thread(self._prepare_fork, execution_id, wish, by)
+            try:
+                made = await self._create(execution, new, asked)
+            except StoreRejected:
+                if new.new_dag or await asyncio.to_thread(self.reader.dag, new.dag_id) is not None:
+                    raise
+                raise NotFound(f"Execution {execution_id} was deleted just now.", execution_id=execution_id) from None
+        if made.replayed:
+            return await asyncio.to_thread(self._forked_before, made.execution_id)
+        return Fork(**asdict(made), forked_from=ExecutionId(execution_id), reused_tasks=_reused(new.event.data))
+
+    def _prepare_fork(self, execution_id: str, wish: Wish, by: str | None) -> tuple[Execution, NewExecution]:
+        forked = Forks(self.reader, self._calls).prepare(execution_id, wish)
+        return forking.begin(
+            forked, id=ExecutionId(new_id("dag-exec_")), dag_id=DagId(new_id("dag_")),
+            plan_hash=plan_hash(forked.document), owner=self._worker.owner, by=by,
+            now_ms=self._worker.clock.now_ms(), effect_of=self._effect,
+        )  # fmt: skip
+
+    def _forked_before(self, execution_id: str) -> Fork:
+        """Return the fork that an earlier request with the same idempotency key made."""
+        row, created = self.execution(execution_id), self.events(execution_id, limit=1)[0]
+        return Fork(**asdict(_replayed(row)), forked_from=row["forked_from"], reused_tasks=_reused(created["data"]))
 
     async def wait(self, execution_id: str) -> None:
         """Return once the execution ended or waits for a person; at once if it does not run here."""
@@ -446,6 +511,11 @@ def _kept(options: Options) -> JsonText | None:
     kept = {"deadlineSeconds": options.deadline_seconds, "failurePolicy": options.failure_policy}
     given = {name: value for name, value in kept.items() if value}
     return values.encode(given) if given else None
+
+
+def _reused(created: str | None) -> int:
+    """Return how many sub-tasks a fork took over, as the first event of its diary tells."""
+    return int(values.decode(created)["reused"]) if created else 0
 
 
 def _deadline_ms(seconds: float) -> int:

@@ -17,6 +17,7 @@ from dagbok.domain import dot, mermaid, svg
 from dagbok.domain.diagram import Diagram, Node
 from dagbok.domain.inbox import InboxPage
 from dagbok.domain.records import Page
+from dagbok.domain.states import Reason
 from dagbok.domain.wording import iso as iso  # for those who write more than rows
 from dagbok.wire import Attempt, ExecutionSummary, HumanInput, Question, SubStep
 
@@ -128,7 +129,7 @@ def _graph(diagram: Diagram) -> dict[str, Any]:
 
 def _sub_step(row: Row) -> dict[str, Any]:
     view = {camel: _field(name, row[name]) for name, camel in _STEP}
-    if row["input"] is None and row["attempt"] and row["input_bytes"] is None:
+    if row["input"] is None and row["input_bytes"] is None and (row["attempt"] or row["reason"] == Reason.REUSED):
         view["input"] = _params(row)  # stored only where references made it differ
     view["attempts"] = [_attempt(attempt) for attempt in row["attempts"]]
     asked = row["question"]

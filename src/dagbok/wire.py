@@ -121,6 +121,7 @@ class ExecutionSummary(Shape):
 
     id: str
     dag_id: str
+    forked_from: str | None = Field(description="The execution that it is a fork of; that may be deleted by now")
     title: str
     original_request: str
     primary_intent: str
@@ -345,6 +346,13 @@ class SubmitResponse(Shape):
     message: str
 
 
+class ForkResponse(SubmitResponse):
+    """A fork that runs."""
+
+    forked_from: str
+    reused_tasks: int = Field(description="Sub-tasks that are taken over as they are, and do not run")
+
+
 class ClarificationResponse(BaseModel):
     """The agent asks before it plans; nothing runs. The names are fixed: older clients know them."""
 
@@ -409,6 +417,22 @@ class RetryRequest(CommandRequest):
         ),
     ] | None = None  # fmt: skip
     overrides: Overrides | None = None
+
+
+class ForkRequest(CommandRequest):
+    """What is to be different in a fork."""
+
+    from_task: Annotated[
+        Id, Field(description="A sub-task that runs again, and all that depends on it; or `__SYNTHESIS__`")
+    ] | None = None  # fmt: skip
+    overrides: Overrides | None = None
+    plan: Annotated[
+        Any,
+        Field(
+            description="The plan of the fork, in place of the origin's; not together with `overrides`",
+            json_schema_extra={"anyOf": [{"$ref": "#/components/schemas/Plan"}, {"type": "null"}]},
+        ),
+    ] = None
 
 
 class ResumeResponse(Shape):

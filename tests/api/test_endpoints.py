@@ -12,7 +12,7 @@ from dagbok import wire
 from dagbok.wire import Shape
 
 EXECUTION_FIELDS = {
-    "id", "dagId", "title", "originalRequest", "primaryIntent", "status", "startedAt", "completedAt",
+    "id", "dagId", "forkedFrom", "title", "originalRequest", "primaryIntent", "status", "startedAt", "completedAt",
     "durationMs", "totalTasks", "completedTasks", "failedTasks", "waitingTasks", "skippedTasks", "runningTasks",
     "finalResult", "synthesisResult", "error", "errorCode", "retryCount", "lastRetryAt", "totalUsage", "totalCostUsd",
     "labels", "priority", "options", "pausedAt", "deadlineAt", "wakeAt", "lastEventSeq", "createdAt", "updatedAt",

@@ -50,6 +50,7 @@ def test_every_operation_of_this_release_is_there(document: dict[str, Any]) -> N
         "POST /api/v1/dag-executions/{execution_id}/pause",
         "POST /api/v1/dag-executions/{execution_id}/resume",
         "POST /api/v1/dag-executions/{execution_id}/retry",
+        "POST /api/v1/dag-executions/{execution_id}/fork",
         "POST /api/v1/resume-dag/{execution_id}",
         "POST /api/v1/dag-executions/{execution_id}/sub-steps/{task_id}/input",
         "GET /api/v1/human-inputs",

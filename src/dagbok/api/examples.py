@@ -13,6 +13,7 @@ from dagbok.domain.inbox import Place
 from dagbok.domain.validate import Problem
 
 EXECUTION_ID: Final = "dag-exec_01932f3e-7c1b-7d2a-9f53-3f1c0a6c2b11"
+_FORK_ID: Final = "dag-exec_01932f3e-9b0c-7c44-8a1e-5d4b9c2f7e30"
 _DAG_ID: Final = "dag_01932f3e-7c1b-7d2a-9f53-3f2b8e0f4c57"
 _AT: Final = "2025-01-15T09:30:00.120Z"
 _LATER: Final = "2025-01-15T09:30:01.480Z"
@@ -59,6 +60,7 @@ COMMANDED: Final = {
     "pause": "The execution is being paused; what runs of it ends by itself.",
     "resume": "The execution goes on.",
 }
+FORKED_MESSAGE: Final = "The fork is durable and runs; what it took over does not run again."
 RETRIED_MESSAGE: Final = "What was lost runs again; what has completed is kept."
 ANSWERED_MESSAGE: Final = "The answer is durable; the sub-step goes on."
 
@@ -208,6 +210,23 @@ RETRIES: Final[dict[str, Any]] = {
         },
     },
 }
+FORKS: Final[dict[str, Any]] = {
+    "from": {"summary": "Run one sub-task again, and all that depends on it", "value": {"fromTask": "2", "by": "ann"}},
+    "overrides": {
+        "summary": "With other params; what depends on it runs again, too",
+        "value": {"overrides": {"2": {"params": {"prompt": "List the promises, shortly: <Result from Task 1>"}}}},
+    },
+    "plan": {"summary": "With another plan; what it has in common is taken over", "value": {"plan": PLAN}},
+    "nothing": {"summary": "What has not completed runs; the body may be left out as well", "value": {}},
+}
+FORKED: Final = {
+    **STARTED,
+    "message": FORKED_MESSAGE,
+    "executionId": _FORK_ID,
+    "forkedFrom": EXECUTION_ID,
+    "reusedTasks": 1,
+}
+FORK_SETTLED: Final = {**SETTLED, "id": _FORK_ID, "forkedFrom": EXECUTION_ID}
 RESUMED: Final = {
     "status": "resumed",
     "executionId": EXECUTION_ID,
@@ -353,6 +372,12 @@ _OVERRIDE: Final = Problem(
 OVERRIDE_PROBLEM: Final = _problem(
     422, "invalid_input", "Invalid input", f"The overrides have 1 problem: {_OVERRIDE.message}", _OVERRIDE
 )
+#: The 409 of a fork.
+NOTHING_TO_FORK_PROBLEM: Final = _problem(
+    409, "conflict", "Conflict",
+    f"Nothing of {EXECUTION_ID} would run in this fork: all of it has completed, and nothing changes. Name fromTask, "
+    "or give overrides or a plan that change something.",
+)  # fmt: skip
 
 
 def commanded(name: str) -> dict[str, str]:

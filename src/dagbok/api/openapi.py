@@ -156,6 +156,7 @@ def _command(shape: str, shown: dict[str, Any]) -> dict[str, Any]:
 #: The body of a command, which may be left out.
 COMMAND: Final = _command("CommandRequest", examples.COMMANDS)
 RETRY: Final = _command("RetryRequest", examples.RETRIES)
+FORK: Final = {**parameters(PREFER, _IDEMPOTENCY_KEY), **_command("ForkRequest", examples.FORKS)}
 
 
 def document(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, Any]:
@@ -176,6 +177,7 @@ def document(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, Any]:
             (wire.AnswerRequest, "validation"),
             (wire.CommandRequest, "validation"),
             (wire.RetryRequest, "validation"),
+            (wire.ForkRequest, "validation"),
             (wire.ProblemDetails, "serialization"),
         ]
         _, schemas = models_json_schema(shapes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type] # a list of these literals is meant

@@ -16,7 +16,10 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from dagbok import views, wire
-from dagbok.api import answers, body, examples, headers, openapi
+from dagbok.api import answers, body, examples, forks, headers, openapi
+from dagbok.api.admission import ExecutionId
+from dagbok.api.admission import storable as _storable
+from dagbok.api.admission import writable as _writable
 from dagbok.api.filters import InboxFilters
 from dagbok.api.openapi import ANSWER, COMMAND, RETRY, SUBMISSION, problems, success
 from dagbok.api.reads import Reads, Whole
@@ -24,12 +27,11 @@ from dagbok.api.waiting import Waiting
 from dagbok.diary import Row
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus
 from dagbok.domain.values import MAX_INTEGER
-from dagbok.errors import BadInput, DagbokError, NotFound, StoreUnavailable
+from dagbok.errors import BadInput, DagbokError
 from dagbok.service import ClarificationNeeded, Service, Submitted
 
 PREFIX = "/api/v1"
 
-ExecutionId = Annotated[str, Path(description="The id of the execution", examples=[examples.EXECUTION_ID])]
 TaskId = Annotated[str, Path(description="The id of the sub-task in the plan, or `__SYNTHESIS__`", examples=["1"])]
 Limit = Annotated[int, Query(ge=1, le=100, description="At most so many, from 1 to 100")]
 Offset = Annotated[int, Query(ge=0, le=MAX_INTEGER, description="How many to pass over")]
@@ -78,13 +80,6 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         if isinstance(submitted, ClarificationNeeded):
             answer = wire.ClarificationResponse(clarification_query=submitted.query)
             return answers.json(answer.model_dump_json().encode())
-        about = {"Location": f"{PREFIX}/dag-executions/{submitted.execution_id}"}
-        if submitted.replayed:
-            about["Idempotent-Replayed"] = "true"
-        if await waiting.settled(request, submitted.execution_id, wait_s):
-            settled = await _settled(service, reads, request, submitted.execution_id, about, wait_s)
-            if settled is not None:
-                return settled
         started = wire.SubmitResponse(
             execution_id=submitted.execution_id,
             dag_id=submitted.dag_id,
@@ -92,6 +87,17 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
             total_tasks=submitted.total_tasks,
             message=examples.STARTED_MESSAGE,
         )
+        return await begun(request, submitted, started, wait_s)
+
+    async def begun(request: Request, submitted: Submitted, started: wire.SubmitResponse, wait_s: int) -> Response:
+        """Return the answer to who made an execution: that it has started, or what came of it within `wait_s`."""
+        about = {"Location": f"{PREFIX}/dag-executions/{submitted.execution_id}"}
+        if submitted.replayed:
+            about["Idempotent-Replayed"] = "true"
+        if await waiting.settled(request, submitted.execution_id, wait_s):
+            settled = await _settled(service, reads, request, submitted.execution_id, about, wait_s)
+            if settled is not None:
+                return settled
         return answers.json(started.model_dump_json(by_alias=True).encode(), 202, about)
 
     @routes.get(
@@ -240,6 +246,7 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
     for name, ask, what in commands:
         _add_command(routes, service, name, ask, what)
     _add_retry(routes, service)
+    forks.add(routes, service, begun)
 
     @routes.get(
         "/human-inputs",
@@ -365,7 +372,8 @@ def _add_retry(routes: APIRouter, service: Service) -> None:
             "Of an execution that failed, is partial or was cancelled: what failed or was cancelled runs again, "
             "what that skipped, and the synthesis. Completed sub-steps are kept. Attempts are counted on; what "
             "they may fail begins anew, and so does a deadline. Where nobody knows what a sub-step of a `once` "
-            "tool has done, somebody is asked, unless `steps` names it. `overrides` change what runs again."
+            "tool has done, somebody is asked, unless `steps` names it. `overrides` change what runs again; what has "
+            "completed is changed by a fork."
         ),
         response_model=wire.ResumeResponse,
         responses=told | problems(422, unprocessable=examples.OVERRIDE_PROBLEM),
@@ -451,15 +459,3 @@ def _tagged(row: Row) -> dict[str, str]:
 
 def _applied(wait_s: int) -> dict[str, str]:
     return {"Preference-Applied": f"wait={wait_s}"}
-
-
-def _writable(service: Service) -> None:
-    """Raise at once while the database is away: the journal itself would hold the request until it is back."""
-    if not service.ready:
-        raise StoreUnavailable
-
-
-def _storable(id: str, what: str) -> None:
-    """Raise NotFound for an id that no database can hold, and so nobody can have."""
-    if len(id) > 500 or not id.isprintable():
-        raise NotFound(f"There is no such {what}.")

@@ -190,6 +190,24 @@ def retry(
     return Call("POST", _path(execution_id, "retry"), _read(wire.ResumeResponse.read), content=content)
 
 
+def fork(
+    execution_id: str,
+    from_task: str | None,
+    overrides: Mapping[str, Json] | None,
+    plan: Plan | Json | str | bytes,
+    by: str | None,
+    key: str | None,
+) -> Call[wire.ForkResponse]:
+    """The wish that another execution goes on from this one, with a key of its own if none is given."""
+    document = values.parse(plan) if isinstance(plan, str | bytes) else plan
+    document = document.document() if isinstance(document, Plan) else document
+    if key is None:
+        key = str(uuid.uuid4())
+    check_key(key)
+    content = _said(fromTask=from_task, overrides=_object(overrides), plan=document, by=by)
+    return Call("POST", _path(execution_id, "fork"), _read(wire.ForkResponse.read), content=content, key=key)
+
+
 def _said(**given: Json) -> bytes:
     return values.encode({name: value for name, value in given.items() if value is not None}).encode()
 

@@ -285,6 +285,34 @@ class Client:
         """
         return self._send(calls.retry(execution_id, steps, overrides, by))
 
+    def fork(
+        self,
+        execution_id: str,
+        *,
+        from_task: str | None = None,
+        overrides: Mapping[str, Json] | None = None,
+        plan: Plan | Json | str | bytes = None,
+        by: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> wire.ForkResponse:
+        """Make a new execution that goes on from this one: what completed here and does not change is taken over.
+
+        Args:
+            execution_id: The origin, in any state; it stays as it is.
+            from_task: A sub-task that runs again, and all that depends on it.
+            overrides: By sub-task `{"params"?, "tool"?, "model"?}`; these run again, and what depends on them.
+            plan: In place of the origin's: what is new in it or differs runs. Not together with `overrides`.
+            by: Who asks, for the diary.
+            idempotency_key: As of `submit`; a random one where none is given.
+
+        Raises:
+            NotFound: There is no such execution.
+            Conflict: Nothing would run in the fork.
+            BadInput, InvalidPlan: The wish cannot be; `problems` have pointers such as "/overrides/2/params/url".
+            IdempotencyKeyReused, IdempotencyInFlight, StoreUnavailable, OutcomeUnknown: As of `submit`.
+        """
+        return self._send(calls.fork(execution_id, from_task, overrides, plan, by, idempotency_key))
+
     def tools(self) -> Sequence[wire.ToolView]:
         """Return the tools that plans may call."""
         return self._send(calls.tools())
@@ -467,6 +495,19 @@ class AsyncClient:
     ) -> wire.ResumeResponse:
         """See `Client.retry`."""
         return await self._send(calls.retry(execution_id, steps, overrides, by))
+
+    async def fork(
+        self,
+        execution_id: str,
+        *,
+        from_task: str | None = None,
+        overrides: Mapping[str, Json] | None = None,
+        plan: Plan | Json | str | bytes = None,
+        by: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> wire.ForkResponse:
+        """See `Client.fork`."""
+        return await self._send(calls.fork(execution_id, from_task, overrides, plan, by, idempotency_key))
 
     async def tools(self) -> Sequence[wire.ToolView]:
         """See `Client.tools`."""

@@ -33,18 +33,19 @@ class Adopt(Inquiry):
             doubtful: `once` steps whose last attempt there may have happened, and its input. One that stands below
                 what runs again is not asked about: it is to run again, too.
             now_ms: The time.
-            changed: The overrides that `finished` ran with, for who looks.
+            changed: What stands beside the plan: the overrides that some of `finished` ran with, for who looks, and
+                that of the synthesis, which has no place in a plan.
         """
         self._start(now_ms)
         for task_id, row in finished.items():
             position = self.index[task_id]
             assert self.steps[position].status is StepStatus.PENDING, f"{task_id} is taken over twice"
             self._take(position, row)
-            if changed and task_id in changed:
-                step = self.steps[position]
-                step.override = values.decode(changed[task_id])
-                step.call(overrides.apply(self._planned(position), step.override), step.effect)
-                self._unwritten.override(step)
+        for task_id, override in (changed or {}).items():
+            step = self.steps[position := self.index[task_id]]
+            step.override = values.decode(override)
+            step.call(overrides.apply(self._planned(position), step.override), step.effect)
+            self._unwritten.override(step)
         self._unwritten.ready = [
             position
             for position, step in enumerate(self.steps)

@@ -26,7 +26,7 @@ _WARNINGS: Final = frozenset({EventType.SUBSTEP_FAILED, EventType.EXECUTION_PART
 #: Of an event's data; none of them is an attribute that `logging.LogRecord` has already.
 _TOLD: Final = frozenset(
     {"attempt", "tool", "durationMs", "delayMs", "errorCode", "error", "costUsd", "model", "reason", "because"}
-    | {"by", "kind", "decision", "completed", "failed", "skipped", "cancelled"}
+    | {"forkedFrom", "fromTask", "reused", "by", "kind", "decision", "completed", "failed", "skipped", "cancelled"}
 )
 
 

@@ -71,6 +71,12 @@ class Reader:
             with self._database.reading() as connection:
                 yield connection
 
+    @contextmanager
+    def connected(self) -> Iterator[sa.Connection]:
+        """Yield a connection whose reads all see one moment; for the other modules of the store."""
+        with self._connection() as connection:
+            yield connection
+
     def _rows(self, query: sa.Select[Any]) -> list[Row]:
         with self._connection() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
