@@ -50,6 +50,8 @@ _MEANT: Final = {
     "logs": "show",
     "continue": "resume",
     "check": "validate",
+    "rerun": "retry",
+    "branch": "fork",
 }
 
 
@@ -91,6 +93,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ExecutionJson = Annotated[bool, typer.Option("--json", help="Print the whole execution as one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result, and errors.")]
 Execution = Annotated[str, typer.Argument(metavar="ID", help="An id, the start of one, or latest.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TASK=JSON|@FILE",
+        help='Call a sub-task with something else: \'2={"params": {...}}\', "tool", "model"; may be repeated.',
+    ),
+]
 By = Annotated[str | None, typer.Option(metavar="NAME", help="Who asks, for the diary [your login name].")]
 
 
@@ -164,6 +173,7 @@ def retry(
     step: Annotated[
         list[str] | None, typer.Option(metavar="TASK", help="Of these sub-tasks alone; may be repeated.")
     ] = None,
+    override: Override = None,
     by: By = None,
     json: ExecutionJson = False,
     quiet: Quiet = False,
@@ -180,8 +190,46 @@ def retry(
 
     by = who_asks(by)
     raise typer.Exit(
-        command(execution, steps=step or [], by=by, json=json, quiet=quiet, settings=settings, flags=flags)
-    )
+        command(
+            execution, steps=step or [], overrides=override, by=by, json=json, quiet=quiet,
+            settings=settings, flags=flags,
+        )
+    )  # fmt: skip
+
+
+@app.command()
+def fork(
+    execution: Execution,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="TASK", help="Run this sub-task again, and all that depends on it.")
+    ] = None,
+    override: Override = None,
+    plan: Annotated[
+        str | None, typer.Option(metavar="PLAN|-", help="Run this plan; what it has in common is taken over.")
+    ] = None,
+    by: By = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Fork once: the same again with the same key shows what it did.")
+    ] = None,
+    json: ExecutionJson = False,
+    quiet: Quiet = False,
+    database: Database = None,
+    tools: Tools = None,
+    workspace: Workspace = None,
+    model: Model = None,
+) -> None:
+    """Go on from an execution with something changed, as a new one; what is done and does not change is taken over."""
+    flags = {"tools": tools, "workspace": workspace, "model": model}
+    settings = _settings(database_url=database, **flags)
+    from dagbok.cli.asking import who_asks
+    from dagbok.cli.fork import fork as command
+
+    raise typer.Exit(
+        command(
+            execution, from_task=from_, overrides=override, plan=plan, by=who_asks(by), key=idempotency_key,
+            json=json, quiet=quiet, settings=settings, flags=flags,
+        )
+    )  # fmt: skip
 
 
 @app.command()
@@ -382,3 +430,7 @@ def _tell(exc: BaseException) -> None:
         print_problems(problems)
         return
     note(f"dagbok: {clean(exc.message)}")
+    if isinstance(exc, BadInput) and len(problems) > 1:
+        from dagbok.cli.validate import print_problems
+
+        print_problems(problems)

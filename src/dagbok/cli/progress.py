@@ -198,12 +198,18 @@ def _of_row(execution: Execution, row: StepRow) -> Now:
 
 
 def _of_step(step: wire.SubStep) -> Now:
-    tool = step.tool_or_prompt_name if step.action_type == "tool" else step.action_type
+    tool = called(step)
     return Now(
         step.task_id, tool, step.description, str(step.status), step.reason, step.attempt, _ms(step.started_at),
         _ms(step.completed_at), _ms(step.next_attempt_at), _ms(step.updated_at) or 0, step.error_code, step.error,
         str((step.progress or {}).get("message", "")),
     )  # fmt: skip
+
+
+def called(step: wire.SubStep) -> str:
+    """Return the tool that a sub-step calls now, the one that its type names if it has no choice."""
+    named = (step.override or {}).get("tool", step.tool_or_prompt_name)
+    return str(named) if step.action_type == "tool" else step.action_type
 
 
 def _ms(moment: datetime | None) -> int | None:

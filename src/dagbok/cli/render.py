@@ -18,9 +18,10 @@ from rich.text import Text
 
 from dagbok import wire
 from dagbok.cli.attempts import NO_TRIES, Tries, attempts_of
+from dagbok.cli.progress import called
 from dagbok.cli.terminal import clean, clean_json, is_terminal, line, out
 from dagbok.cli.words import REASONS, SIGNS, aligned, clock, counted, left, shown_error, shown_id, shown_tool, span
-from dagbok.domain.states import ENDED, ExecutionStatus
+from dagbok.domain.states import ENDED, ExecutionStatus, Reason
 
 #: A longer result is shown as it is: laying out Markdown takes its time.
 MARKDOWN_CHARS = 200_000
@@ -162,8 +163,7 @@ def styled(execution: wire.ExecutionSummary, text: str, *, alive: bool = True) -
 
 
 def _tool(step: wire.SubStep) -> str:
-    name = step.tool_or_prompt_name if step.action_type == "tool" else step.action_type
-    return shown_tool(step.task_id, name)
+    return shown_tool(step.task_id, called(step))
 
 
 def _took(step: wire.SubStep) -> str:
@@ -172,8 +172,11 @@ def _took(step: wire.SubStep) -> str:
 
 
 def _described(step: wire.SubStep) -> str:
-    again = f" (attempt {step.attempt})" if step.attempt > 1 else ""
-    return f"{line(step.description, 120)}{again}".strip()
+    again = f"attempt {step.attempt}" if step.attempt > 1 else ""
+    other = "" if step.override is None else f"with other {', '.join(sorted(step.override))}"
+    taken = REASONS[Reason.REUSED] if step.reason == Reason.REUSED else ""
+    more = ", ".join(part for part in (again, other, taken) if part)
+    return f"{line(step.description, 120)}{f' ({more})' if more else ''}".strip()
 
 
 def _outcome(step: wire.SubStep) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -21,18 +21,20 @@ from dagbok.cli.asking import Wish, deliver
 from dagbok.cli.beside import owner_words, server_url, told_of_flags, works_on
 from dagbok.cli.exit_codes import EXIT_CODES, SERVER_AWAY, UNUSABLE, of_several
 from dagbok.cli.log import show_log
+from dagbok.cli.overriding import read_overrides
 from dagbok.cli.progress import of_execution
 from dagbok.cli.run import says_stopping
 from dagbok.cli.show import find
 from dagbok.cli.stopping import Interrupted, run_until_stopped
 from dagbok.cli.terminal import note, redact_with, stdout_reserved
 from dagbok.cli.watching import Watch, follow
+from dagbok.client import Client
 from dagbok.diary import Diary
 from dagbok.domain.records import Page
 from dagbok.domain.states import EXECUTION_ENDED
 from dagbok.domain.values import Json
-from dagbok.errors import Conflict, DagbokError, Misconfigured
-from dagbok.outside import find_owner, open_commands, open_diary
+from dagbok.errors import BadInput, Conflict, DagbokError, Misconfigured
+from dagbok.outside import Owner, find_owner, open_commands, open_diary
 from dagbok.service import Service
 from dagbok.settings import Settings
 
@@ -74,13 +76,13 @@ def resume(
 
 
 def retry(
-    which: str, *, steps: Sequence[str], by: str | None, json: bool, quiet: bool, settings: Settings,
-    flags: dict[str, Any],
+    which: str, *, steps: Sequence[str], overrides: Sequence[str] | None, by: str | None, json: bool, quiet: bool,
+    settings: Settings, flags: dict[str, Any],
 ) -> int:  # fmt: skip
-    """Run the lost part of an execution again, or `steps` of it alone; return the exit code.
+    """Run the lost part of an execution again, or `steps` of it alone, with `overrides`; return the exit code.
 
     Raises:
-        NotFound, BadInput: There is no such execution; a step of it was not lost.
+        NotFound, BadInput: There is no such execution; a step of it was not lost; an override cannot stand.
         Conflict: It has not ended, or has completed.
         Misconfigured, StoreError: It cannot run here; the message says why.
     """
@@ -89,7 +91,8 @@ def retry(
     show_log(logging.WARNING)
     asked = Asked(settings, secrets, by, json, quiet, flags, Watch(quiet=quiet, several=False))
     try:
-        return _again(asked, which, list(steps))
+        given = read_overrides(overrides, max_bytes=settings.max_plan_bytes)
+        return _again(asked, which, list(steps), given)
     except Interrupted as exc:
         return exc.exit_code
 
@@ -124,24 +127,45 @@ def _one(asked: Asked, which: str) -> int:
     )
 
 
-def _again(asked: Asked, which: str, steps: list[str]) -> int:
+def _again(asked: Asked, which: str, steps: list[str], overrides: dict[str, Json]) -> int:
     settings = asked.settings
     with open_commands(settings, asked.secrets, command="dagbok retry") as (diary, commander):
         execution_id = find(diary, which, to="retry")
         diary.judge(execution_id, "retry")
         diary.check_lost(execution_id, steps)
+        if overrides:
+            diary.overridable(execution_id, overrides, steps or None)
         _watch(asked, diary, execution_id)
         url = server_url(settings)
         if (owner := find_owner(settings)) is not None:
-            wish = Wish(execution_id, "retry", asked.by, {"steps": list[Json](steps)} if steps else None)
-            if not deliver(commander, settings, wish):
+            if overrides:
+                _ask_to_override(asked, execution_id, steps, overrides, url, owner)
+            elif not deliver(commander, settings, _wish(asked, execution_id, steps)):
                 return 0
             if url is None:
                 note(f"{execution_id} runs again; {owner_words(owner)} has the database and works on it.")
                 return 0
-    ask = partial(Service.retry, execution_id=execution_id, steps=steps or None, by=asked.by)
-    work = _follow(asked, execution_id, url) if url else _go_on(asked, execution_id, ask, again=True)
+    ask = partial(
+        Service.retry, execution_id=execution_id, steps=steps or None, overrides=overrides or None, by=asked.by
+    )
+    tools = {id: given.get("tool") for id, given in overrides.items() if isinstance(given, dict)}
+    work = _follow(asked, execution_id, url) if url else _go_on(asked, execution_id, ask, again=True, instead=tools)
     return _see(asked, execution_id, url, work)
+
+
+def _wish(asked: Asked, execution_id: str, steps: list[str]) -> Wish:
+    return Wish(execution_id, "retry", asked.by, {"steps": list[Json](steps)} if steps else None)
+
+
+def _ask_to_override(
+    asked: Asked, execution_id: str, steps: list[str], overrides: dict[str, Json], url: str | None, owner: Owner
+) -> None:
+    """Let the server that has the database judge overrides: by its tools, which run them."""
+    if url is None:
+        who = owner_words(owner)
+        raise Conflict(f"{who} has the database, and overrides are judged by its tools; give them there, or stop it.")
+    with Client(url) as client:
+        client.retry(execution_id, steps=steps or None, overrides=overrides, by=asked.by)
 
 
 def _see(asked: Asked, execution_id: str, url: str | None, work: Coroutine[Any, Any, bool]) -> int:
@@ -158,9 +182,12 @@ def _see(asked: Asked, execution_id: str, url: str | None, work: Coroutine[Any, 
     return EXIT_CODES.get(stopped.execution.status, UNUSABLE)
 
 
-async def _go_on(asked: Asked, execution_id: str, ask: Ask | None, *, again: bool = False) -> bool:
+async def _go_on(
+    asked: Asked, execution_id: str, ask: Ask | None, *, again: bool = False, instead: Mapping[str, Json] | None = None
+) -> bool:
     async with _engine(asked) as dagbok, says_stopping(asked.settings, asked.watch):
-        if tools := await asyncio.to_thread(unfinished.unknown_tools, dagbok.service, execution_id, again=again):
+        look = partial(unfinished.unknown_tools, dagbok.service, execution_id, again=again, instead=instead or {})
+        if tools := await asyncio.to_thread(look):
             raise Misconfigured(unfinished.told_of_tools(execution_id, tools))
         with asked.watch.hearing(dagbok), asked.watch.shown():
             if ask is not None:
@@ -261,5 +288,5 @@ def _run(work: Coroutine[Any, Any, T], how_to_go_on: Callable[[], str]) -> T:
         with stdout_reserved():
             return run_until_stopped(work, lambda: note(f"Interrupted. {how_to_go_on()}"))
     except DagbokError as exc:
-        exc.message += f" {how_to_go_on()}" if not isinstance(exc, Misconfigured) else ""
+        exc.message += f" {how_to_go_on()}" if not isinstance(exc, Misconfigured | BadInput) else ""
         raise

@@ -13,20 +13,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from dagbok import wire
 from dagbok.app import Dagbok, Vault, make_registry
 from dagbok.cli import summary, unfinished
 from dagbok.cli.beside import server_url, told_of_flags
 from dagbok.cli.exit_codes import EXIT_CODES, SERVER_AWAY
 from dagbok.cli.log import show_log
 from dagbok.cli.plans import load_plan
+from dagbok.cli.progress import Progress, of_execution
 from dagbok.cli.stopping import Interrupted, run_until_stopped
 from dagbok.cli.terminal import line, note, redact_with, stdout_reserved
 from dagbok.cli.validate import check_plan
 from dagbok.cli.watching import Watch, follow, title_of
+from dagbok.cli.words import counted
 from dagbok.client import AsyncClient
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.plan import LONGEST_S
-from dagbok.domain.states import ExecutionStatus
+from dagbok.domain.states import ExecutionStatus, Reason
 from dagbok.domain.values import Json
 from dagbok.errors import BadInput, Conflict, DagbokError
 from dagbok.outside import open_diary
@@ -37,14 +40,16 @@ from dagbok.settings import Settings
 class Asked:
     """What the command line asks for."""
 
-    document: Json
+    document: Json  # the plan; None for a fork that has its origin's
     settings: Settings
     secrets: Vault
-    options: dict[str, Any]  # of the submission, those that are given
+    options: dict[str, Any]  # of the submission or the fork, those that are given
     quiet: bool
     flags: dict[str, Any]  # of the engine, as given; a server has its own
 
     watch: Watch = field(repr=False)
+    origin: str | None = None  # what is forked
+    title: str = ""  # for who watches
     submitting: bool = False  # whether the submission has begun: from then on it may be stored
     execution_id: ExecutionId | None = None  # known once it is answered
     server: str | None = None  # the URL of the server that runs it, if any
@@ -78,11 +83,17 @@ def run(
     policy = "fail_fast" if fail_fast else None
     given = {"title": title, "deadline_seconds": deadline, "failure_policy": policy, "idempotency_key": key}
     options = {name: value for name, value in given.items() if value is not None}
-    asked = Asked(document, settings, secrets, options, quiet, flags, Watch(quiet=quiet))
     if _asks_first(document):
         summary.print_clarification(document)
         return EXIT_CODES[ExecutionStatus.WAITING]
     show_log(logging.WARNING)
+    named = title_of(document, title) if isinstance(document, dict) else ""
+    return see(Asked(document, settings, secrets, options, quiet, flags, Watch(quiet=quiet), title=named), json=json)
+
+
+def see(asked: Asked, *, json: bool) -> int:
+    """Run what is asked for, here or on the server that has the database, and tell what came of it."""
+    settings, flags, quiet = asked.settings, asked.flags, asked.quiet
     asked.server = server_url(settings)
     try:
         with stdout_reserved():
@@ -108,26 +119,37 @@ def _asks_first(document: Json) -> bool:
     return isinstance(document, dict) and document.get("clarification_needed") is True
 
 
-async def _here(asked: Asked) -> bool:
-    settings = asked.settings
-    registry = make_registry(settings)
+def _check(asked: Asked) -> None:
+    registry = make_registry(asked.settings)
     try:
-        check_plan(asked.document, registry.schemas(), settings, asked.secrets)  # before a database is made for nothing
+        check_plan(asked.document, registry.schemas(), asked.settings, asked.secrets)
     finally:
         registry.close()
+
+
+async def _here(asked: Asked) -> bool:
+    settings = asked.settings
+    if asked.document is not None:
+        _check(asked)  # before a database is made for nothing
+    name = "dagbok run" if asked.origin is None else "dagbok fork"
     async with (
-        Dagbok(settings=settings, secrets=asked.secrets, recover=False, command="dagbok run") as dagbok,
+        Dagbok(settings=settings, secrets=asked.secrets, recover=False, command=name) as dagbok,
         says_stopping(settings, asked.watch),
     ):
         if not asked.quiet:
             await asyncio.to_thread(unfinished.name_all, dagbok.service, settings, asked.flags)
         with asked.watch.hearing(dagbok):
             asked.submitting = True
-            submitted = await dagbok.submit(asked.document, **asked.options)
+            if asked.origin is None:
+                submitted = await dagbok.submit(asked.document, **asked.options)
+            else:
+                submitted = await dagbok.fork(asked.origin, **asked.options)
             asked.execution_id = submitted.execution_id
             if submitted.replayed:
                 await _worth_showing(dagbok, submitted.execution_id)
-            asked.watch.add(asked.execution_id, _title(asked), submitted.total_tasks)
+            progress = asked.watch.add(asked.execution_id, asked.title, submitted.total_tasks)
+            if asked.origin is not None:
+                _tell_reused(asked, progress, await dagbok.get(asked.execution_id))
             with asked.watch.shown():
                 await dagbok.service.wait(submitted.execution_id)
     return True
@@ -143,18 +165,31 @@ async def _worth_showing(dagbok: Dagbok, execution_id: str) -> None:
 async def _on_server(asked: Asked, url: str) -> bool:
     """Return whether it ended or waits for a person; else the server went away."""
     if not asked.quiet:
-        note(f"The server at {url} has the database and runs the plan.")
+        note(f"The server at {url} has the database and runs the {'plan' if asked.origin is None else 'fork'}.")
         told_of_flags(asked.flags)
     async with AsyncClient(url) as client:
         asked.submitting = True
-        answer = await client.submit(asked.document, **asked.options)
+        answer = await _submit_to(client, asked)
         asked.execution_id = ExecutionId(answer.execution_id)
-        asked.watch.add(asked.execution_id, _title(asked), answer.total_tasks)
+        progress = asked.watch.add(asked.execution_id, asked.title, answer.total_tasks)
+        if asked.origin is not None:
+            _tell_reused(asked, progress, await client.get(asked.execution_id))
     return await follow(url, asked.execution_id, asked.watch, asked.settings)
 
 
-def _title(asked: Asked) -> str:
-    return title_of(asked.document, asked.options.get("title")) if isinstance(asked.document, dict) else ""
+async def _submit_to(client: AsyncClient, asked: Asked) -> wire.SubmitResponse:
+    if asked.origin is None:
+        return await client.submit(asked.document, **asked.options)
+    return await client.fork(asked.origin, **asked.options)
+
+
+def _tell_reused(asked: Asked, progress: Progress, execution: wire.Execution) -> None:
+    """Say of a fork what is done already, which is no news of any step."""
+    steps, _ = of_execution(execution)
+    reused = [now for now in steps if now.attempt == 0 and now.reason in (Reason.REUSED, Reason.CHOSEN)]
+    progress.know(reused, progress.whole)
+    took = counted(len(reused), "sub-task")
+    asked.watch.tell(f"{asked.execution_id} is a fork of {asked.origin}, and takes over {took}.")
 
 
 def _tell_interrupted(asked: Asked) -> None:

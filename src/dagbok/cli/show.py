@@ -196,6 +196,8 @@ def _facts(execution: wire.Execution, alive: bool) -> list[list[str]]:
         ["request", line(execution.original_request, 500)],
         ["created", f"{local(execution.created_at)} ({ago(execution.created_at)})"],
     ]
+    if execution.forked_from is not None:
+        facts.append(["fork of", execution.forked_from])
     if execution.completed_at is None:
         facts += _times(execution)
     if execution.labels:

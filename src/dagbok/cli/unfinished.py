@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from dagbok import wire
@@ -85,16 +86,27 @@ def goes_on(row: Row) -> bool:
     return row["status"] != ExecutionStatus.WAITING or row["owner"] is not None or due
 
 
-def unknown_tools(service: Service, execution_id: str, *, again: bool = False) -> list[str]:
-    """Return the tools that an execution still needs, or would `again`, and that this process does not know."""
+def unknown_tools(
+    service: Service, execution_id: str, *, again: bool = False, instead: Mapping[str, Any] = MappingProxyType({})
+) -> list[str]:
+    """Return the tools that an execution still needs, or would `again`, and that this process does not know.
+
+    `instead`: by sub-task the tool that is to take the place of its own.
+    """
     done = {StepStatus.COMPLETED} if again else ENDED
     steps = service.sub_steps(execution_id, inline_bytes=0)
     needed = {
-        step["tool_or_prompt_name"]
+        str(instead.get(step["task_id"]) or tool_of(step))
         for step in steps
         if step["status"] not in done and step["action_type"] == "tool" and step["task_id"] != SYNTHESIS
     }
     return sorted(line(name, 60) for name in needed if service.registry.get(name) is None)
+
+
+def tool_of(step: Row) -> str:
+    """Return the tool that a sub-step calls now."""
+    override = {} if step["override"] is None else values.decode(step["override"])
+    return str(override.get("tool", step["tool_or_prompt_name"]))
 
 
 def told_of_tools(execution_id: str, tools: list[str]) -> str:
