@@ -168,7 +168,7 @@ class World:
                 self.excused[step.task_id] += leave
                 try:
                     await self._or_dead(dagbok.answer(id, step.task_id, answer), crash)
-                # It is answered already, by the last life, whose command was applied just now; it may ask another by now.
+                # Answered already, by the last life, whose command was applied just now; it may ask another thing.
                 except (Conflict, InvalidAnswer):
                     self.excused[step.task_id] -= leave
 
