@@ -481,7 +481,7 @@ def test_what_an_approval_has_edited_is_kept_with_its_result_and_asked_anew_wher
             assert (await dagbok.wait(id))["b"].result == 9
             below = await dagbok.wait((await dagbok.fork(id, from_task="c")).execution_id)
             assert (below.status, below["b"].result, below["b"].input) == ("completed", 9, {"value": 9})
-            assert below["b"].override == {"params": {"value": 9}}
+            assert below["b"].override == {"edited": {"value": 9}}
             fork = await dagbok.fork(id, from_task="b")
             asked = await dagbok.wait(fork.execution_id)
             assert (asked.status, asked["b"].reason, asked["b"].override) == ("waiting", "approval", None)

@@ -94,7 +94,7 @@ class Forks:
             return self._prepare(origins, stored, wish)
 
     def _prepare(self, origins: Origins, stored: Stored, wish: Wish) -> Forked:
-        for_plan, beside = fork.standing(stored.overrides, stored.approvals)
+        for_plan, beside = fork.standing(stored.overrides)
         before = overriding.write(values.decode(stored.document), for_plan)
         origin = Origin(Plan.model_validate(before), stored.steps, stored.effects)
         document, plan = self._changed(before, wish)

@@ -145,6 +145,8 @@ def _params(row: Row) -> Any:
     if row["override"] is None:
         return params
     override = orjson.loads(row["override"])
+    if "edited" in override:
+        return override["edited"]
     if "params" not in override and "model" not in override:
         return params
     params = override["params"] if "params" in override else orjson.loads(row["tool_or_prompt_params"])

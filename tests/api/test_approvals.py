@@ -42,6 +42,10 @@ async def _answer(api: Inside, id: str, task_id: str, **body: Any) -> tuple[int,
     return answer.status_code, answer.json()
 
 
+#: Whoever edits has seen resolved params: what reads like a reference is a text by now.
+EDITED = "<Result from Task 1>, and {{ of.nothing }}"
+
+
 def test_it_runs_as_it_was_approved_or_edited_or_not_at_all(database_url: str) -> None:
     async def main() -> None:
         async with inside(database_url, pay, find) as api:
@@ -57,16 +61,16 @@ def test_it_runs_as_it_was_approved_or_edited_or_not_at_all(database_url: str) -
             assert question["shown"] == {"tool": "pay", "params": {"to": "bob", "cents": 5}, "description": "Pay them"}
             assert paid == []
             assert (await _answer(api, id, "2", decision="approve", by="ann"))[0] == 202
-            assert (await _answer(api, id, "3", decision="edit", params={"to": "eve", "cents": 1}, by="ann"))[0] == 202
+            assert (await _answer(api, id, "3", decision="edit", params={"to": EDITED, "cents": 1}, by="ann"))[0] == 202
             assert (await _answer(api, id, "4", decision="reject"))[0] == 202
             done = await api.settled(id)
-            assert [step["result"] for step in done["subSteps"]] == ["bob", "bob has 5", "eve has 1", None]
+            assert [step["result"] for step in done["subSteps"]] == ["bob", "bob has 5", f"{EDITED} has 1", None]
             assert done["subSteps"][3]["errorCode"] == "rejected"
-            assert sorted(paid) == [("bob", 5), ("eve", 1)]
+            assert sorted(paid) == [(EDITED, 1), ("bob", 5)]
             kept = (await api.client.get("/api/v1/human-inputs?status=all&kind=approval")).json()["humanInputs"]
             assert {item["taskId"]: (item["answer"], item["answeredBy"], item["outcome"]) for item in kept} == {
                 "2": ({"decision": "approve"}, "ann", "answered"),
-                "3": ({"decision": "edit", "params": {"to": "eve", "cents": 1}}, "ann", "answered"),
+                "3": ({"decision": "edit", "params": {"to": EDITED, "cents": 1}}, "ann", "answered"),
                 "4": ({"decision": "reject"}, None, "answered"),
             }
 
@@ -77,9 +81,6 @@ def test_it_runs_as_it_was_approved_or_edited_or_not_at_all(database_url: str) -
     ("body", "pointers"),
     [
         ({"decision": "edit", "params": {"to": 1, "cents": "x", "why": 0}}, ["/params", "/params/cents", "/params/to"]),
-        ({"decision": "edit", "params": {"to": "<Result from Task 9>", "cents": 1}}, ["/params/to"]),
-        ({"decision": "edit", "params": {"to": "<Result from Task 1>", "cents": 1}}, ["/params/to"]),
-        ({"decision": "edit", "params": {"to": {"secret": "NONE"}, "cents": 1}}, ["/params/to"]),
         ({"decision": "edit", "params": [1]}, ["/params"]),
         ({"decision": "edit"}, ["/params"]),
         ({"decision": "approve", "params": {"to": "x", "cents": 1}}, ["/params"]),

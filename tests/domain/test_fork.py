@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagbok.domain import fork, submission, values
+from dagbok.domain import fork, submission
 from dagbok.domain.execution import Execution
 from dagbok.domain.fork import Origin, Split
 from dagbok.domain.ids import SYNTHESIS, Epoch, ExecutionId, TaskId
 from dagbok.domain.plan import Plan
-from dagbok.domain.records import QuestionRow, StepRow
+from dagbok.domain.records import StepRow
 from dagbok.domain.states import Effect, ExecutionStatus, Reason, StepStatus
 from dagbok.domain.values import JsonText
 
@@ -150,29 +150,16 @@ def test_from_what_has_run_one_can_fork(left: StepRow, ran: bool) -> None:
 
 
 def test_what_an_approval_has_edited_stays_beside_the_plan() -> None:
-    def answered(id: str, number: int, answer: Any, kind: str = "approval") -> QuestionRow:
-        closed = None if answer is None else 1
-        text = None if answer is None else values.encode(answer)
-        return QuestionRow(TaskId(id), number, kind, "?", None, None, None, 0, None, closed, text, None)
-
-    edit = {"decision": "edit", "params": {"x": 1}}
     overrides: dict[TaskId, dict[str, Any]] = {
-        TaskId("edited"): {"params": {"x": 1}, "model": "m"},
+        TaskId("edited"): {"params": {"x": 0}, "model": "m", "edited": {"x": 1}},
         TaskId("retried"): {"params": {"x": True}},
-        TaskId("approved"): {"params": {"x": 1}},
+        TaskId("only"): {"edited": {}},
         TaskId("never"): {"tool": "t"},
     }
-    questions = [
-        answered("edited", 1, {"decision": "approve"}), answered("edited", 2, edit), answered("edited", 3, None),
-        answered("retried", 1, edit),
-        answered("approved", 1, edit), answered("approved", 2, {"decision": "approve"}),
-        answered("approved", 3, edit, "did_it_happen"),
-    ]  # fmt: skip
-    for_plan, beside = fork.standing(overrides, questions)
-    assert beside == {"edited": {"params": {"x": 1}}}
+    for_plan, beside = fork.standing(overrides)
+    assert beside == {"edited": {"edited": {"x": 1}}, "only": {"edited": {}}}
     assert for_plan == {
-        "edited": {"model": "m"}, "retried": {"params": {"x": True}}, "approved": {"params": {"x": 1}},
-        "never": {"tool": "t"},
+        "edited": {"params": {"x": 0}, "model": "m"}, "retried": {"params": {"x": True}}, "never": {"tool": "t"}
     }  # fmt: skip
 
 

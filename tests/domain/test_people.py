@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dagbok.domain import values
+from dagbok.domain import overrides, values
 from dagbok.domain.execution import EXPIRES_AGAIN_MS
 from dagbok.domain.ids import TaskId
 from dagbok.domain.retry import Policy
@@ -97,7 +97,7 @@ def test_edited_params_stand_beside_the_plan() -> None:
     played.answer("b", answer, by="bob")
     step = played.execution.steps[1]
     assert (step.task.tool_or_prompt.params, step.effect, step.revision) == ({"to": "eve"}, "pure", 1)
-    assert played.store.overrides == {"b": '{"params":{"to":"eve"}}'}
+    assert played.store.overrides == {"b": '{"edited":{"to":"eve"}}'}
     assert played.words("b")[-2:] == ["substep.answered", "substep.overridden"]
     assert values.decode(played.store.questions[TaskId("b"), 1].answer or "") == {
         "decision": "edit",
@@ -343,6 +343,24 @@ def test_a_doubtful_attempt_is_asked_about_with_what_it_was_called_with() -> Non
     assert "(once)" in question.prompt
     played.answer("a", {"decision": "retry"})
     assert played.execution.steps[0].task.tool == "pure"
+
+
+def test_other_params_take_the_place_of_all_that_was_said_about_params() -> None:
+    older = {"params": {"a": 1}, "model": "m", "edited": {"a": 2}, "tool": "t"}
+    assert overrides.merged(older, {"params": {"a": 3}}) == {"params": {"a": 3}, "tool": "t"}
+    assert overrides.merged(older, {"model": "n"}) == {**older, "model": "n"}
+
+
+def test_what_in_edited_params_reads_like_a_reference_is_a_text() -> None:
+    """They were resolved when somebody saw them: it came from a result."""
+    played = Played(plan_of({"a": [], "b": ["a"]}, b=once("<Result from Task a>", **APPROVED)))
+    played.run("a")
+    played.ask_approval("b", input='{"to":"<Result from Task b>"}')
+    params = {"to": "{{ tasks.a.result }} and <Result from Task b>"}
+    played.answer("b", {"decision": "edit", "params": params, "effect": "once"})
+    played.crash()
+    assert not played.execution.steps[1].has_references
+    assert played.execution.before_edit(1) == {"to": "<Result from Task a>"}
 
 
 # -- a fork begins -----------------------------------------------------------------------------------------------------

@@ -376,3 +376,11 @@ def test_a_value_written_out_anywhere_in_a_plan_is_refused_and_never_repeated() 
     for problem in found:
         assert not any(spelling in f"{problem.pointer} {problem.message}" for spelling in spelled(TOKEN))
         assert "sk-" not in problem.message.replace("^sk-", "")
+
+
+def test_a_result_that_looks_like_a_secret_is_none_after_an_edit() -> None:
+    """Whoever edits params sends the results in them back: these could name a secret where the plan has none."""
+    before = {"token": {"secret": "KEY"}, "text": "<Result from Task 1>"}
+    edited: dict[str, Any] = {"token": {"secret": "KEY"}, "text": {"secret": "KEY"}, "more": [{"secret": "KEY"}]}
+    secrets.fill(values.decode(values.encode(edited)), edited, {"KEY": "value"}.get, before=before)
+    assert edited == {"token": "value", "text": {"secret": "KEY"}, "more": [{"secret": "KEY"}]}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from dagbok.domain import approval, doubt, overriding, values
+from dagbok.domain import approval, doubt, overrides, secrets, values
 from dagbok.domain.judging import misfits
 from dagbok.domain.plan import SubTask, read_id
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import Effect, QuestionOutcome
-from dagbok.domain.validate import Limits, Problem
+from dagbok.domain.validate import Limits, Problem, literals, params_faults
 from dagbok.domain.values import Json, JsonText, pointer_to
 from dagbok.domain.wording import iso
 from dagbok.errors import BadInput, Conflict, InvalidAnswer, TooLarge
@@ -136,20 +136,44 @@ def edited(
         calls: The tools.
 
     Raises:
-        InvalidAnswer: The params could not be those of the sub-task in a plan, or refer to what it does not wait for;
-            with every problem, pointers into `answer`.
+        InvalidAnswer: The tool does not take such params; with every problem, pointers into `answer`.
     """
-    now = overriding.write(document, {task_id: standing}) if standing else document
-    override = {"params": answer["params"]}
-    problems = overriding.faults(
-        now, task_id, override, tools=calls.schemas, limits=calls.limits, redactor=calls.redactor
-    )
+    items: Any = document["sub_tasks"]
+    planned = next(SubTask.model_validate(item) for item in items if read_id(item["id"]) == task_id)
+    now = overrides.apply(planned, standing)
+    params = answer["params"]
+    if not isinstance(params, dict):
+        raise invalid([Problem("/params", "bad_value", "`params` has to be a JSON object, the params as a whole.")])
+    new = overrides.apply(now, {"edited": params})
+    problems = [
+        *_new_secrets(now.tool_or_prompt.params, params, calls.redactor),
+        *literals(params, calls.redactor, "params"),
+        *_moved(params_faults(new, calls.schemas, calls.redactor)),
+    ]
     if problems:
         raise invalid(problems[:MAX_PROBLEMS])
-    written = overriding.write(now, {task_id: override})["sub_tasks"]
-    items = written if isinstance(written, list) else []
-    task = next(SubTask.model_validate(item) for item in items if read_id(item["id"]) == task_id)
-    return {**answer, "effect": calls.effect_of(task).value}
+    return {**answer, "effect": calls.effect_of(new).value}
+
+
+def _new_secrets(now: Mapping[str, Json], params: Mapping[str, Json], redactor: Redactor) -> list[Problem]:
+    """Return the secrets that are asked for where the sub-task did not ask for them.
+
+    What somebody edits may hold a part of a result, and that must not be able to name one.
+    """
+    known = set(secrets.references(now))
+    return [
+        Problem(
+            pointer_to("params", *path),
+            "secret_not_allowed",
+            f"The sub-task does not ask for the secret {name!r} here, and an edit cannot: it may come from a result.",
+        )
+        for path, name in secrets.references(params)
+        if (path, name) not in known and name in redactor.names
+    ]
+
+
+def _moved(problems: Iterable[Problem]) -> list[Problem]:
+    return [replace(problem, pointer=f"/params{problem.pointer}") for problem in problems]
 
 
 # -- too late ---------------------------------------------------------------------------------------------------------

@@ -88,6 +88,14 @@ class Execution(Adopt, Rerun):
         )
         return resolved
 
+    def before_edit(self, position: int) -> dict[str, Any] | None:
+        """Return the params that somebody has edited; None where nobody has."""
+        step = self.steps[position]
+        if "edited" not in step.override:
+            return None
+        before = {name: part for name, part in step.override.items() if name != "edited"}
+        return overrides.apply(self._planned(position), before).tool_or_prompt.params
+
     def new_steps(self) -> list[NewStep]:
         """Return the rows of all steps, for the submission."""
         return submission.new_steps(self.steps)

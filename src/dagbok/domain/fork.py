@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dagbok.domain import approval, graph, submission, values
+from dagbok.domain import graph, submission, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.overriding import Overrides
 from dagbok.domain.plan import INFERENCE, Plan, SubTask
-from dagbok.domain.records import QuestionRow, StepRow
+from dagbok.domain.records import StepRow
 from dagbok.domain.states import Effect, Reason, StepStatus
 
 #: What a sub-step is that has run, or was asked about, whatever came of it.
@@ -42,24 +42,18 @@ class Split:
     synthesis: bool  #: whether that has something to put together anew, though no sub-task runs
 
 
-def standing(
-    overrides: Mapping[TaskId, Mapping[str, Any]], questions: Sequence[QuestionRow]
-) -> tuple[Overrides, Overrides]:
+def standing(overrides: Mapping[TaskId, Mapping[str, Any]]) -> tuple[Overrides, Overrides]:
     """Return the overrides of an execution in two parts: those that belong into a plan, and what approvals edited.
 
     Whoever edits params while approving them has their references replaced already: what he wrote is good for that one
     run, and stays beside the plan.
     """
-    edited: dict[TaskId, Any] = {}
-    for question in questions:  # in the order of their numbers: the last answer counts
-        if question.kind == approval.KIND and question.answer is not None:
-            edited[question.task_id] = values.decode(question.answer).get("params")
     for_plan: dict[str, Mapping[str, Any]] = {}
     beside: dict[str, Mapping[str, Any]] = {}
     for task_id, override in overrides.items():
-        if "params" in override and _equal(override["params"], edited.get(task_id)):
-            beside[task_id] = {"params": override["params"]}
-            override = {name: value for name, value in override.items() if name != "params"}
+        if "edited" in override:
+            beside[task_id] = {"edited": override["edited"]}
+            override = {name: value for name, value in override.items() if name != "edited"}
         if override:
             for_plan[task_id] = override
     return for_plan, beside

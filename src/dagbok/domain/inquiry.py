@@ -110,7 +110,7 @@ class Inquiry(Trying):
             self._give_up(position, "rejected", message, None, now_ms)
             return
         if answer["decision"] == "edit":
-            self._override(position, answer, now_ms, by)
+            self._override(position, {"edited": answer["params"], "effect": answer["effect"]}, now_ms, by)
         self.steps[position].approve()
         self._let_run(position, now_ms)
 

@@ -1,6 +1,8 @@
 """What somebody changes about a sub-task of an execution: other params, another tool, another model.
 
-It stands beside the plan, which never changes: `{"params"?, "tool"?, "model"?}`.
+It stands beside the plan, which never changes: `{"params"?, "tool"?, "model"?, "edited"?}`. The last is what somebody
+has put in place of the params while approving them: those were resolved, so it is taken as it is. What in it reads like
+a reference came from a result, and is none; what reads like a secret is one only where it was one before.
 """
 
 from __future__ import annotations
@@ -12,23 +14,28 @@ from dagbok.domain import values
 from dagbok.domain.plan import SubTask
 from dagbok.domain.values import Json
 
-FIELDS: Final = ("params", "tool", "model")
+FIELDS: Final = ("params", "tool", "model", "edited")
 #: Of larger params the diary keeps the size; the sub-step has them.
 TOLD_BYTES: Final = 16 * 1024
 
 
 def merged(older: Mapping[str, Json], newer: Mapping[str, Json]) -> dict[str, Json]:
-    """Return what stands after `newer` was said over `older`. Other fields are dropped."""
-    both = {**older, **newer}
+    """Return what stands after `newer` was said over `older`. Other fields are dropped.
+
+    Params take the place of all that was said about params before: also of a model, and of what somebody has edited.
+    """
+    gone = ("model", "edited") if "params" in newer else ()
+    both = {**{name: part for name, part in older.items() if name not in gone}, **newer}
     return {name: both[name] for name in FIELDS if name in both}
 
 
 def told(said: Mapping[str, Json]) -> dict[str, Json]:
     """Return what the diary tells of an override."""
     kept = {name: said[name] for name in FIELDS if name in said}
-    if "params" in kept and (size := len(values.encode(kept["params"]).encode())) > TOLD_BYTES:
-        del kept["params"]
-        kept["paramsBytes"] = size
+    for name in ("params", "edited"):
+        if name in kept and (size := len(values.encode(kept[name]).encode())) > TOLD_BYTES:
+            del kept[name]
+            kept[f"{name}Bytes"] = size
     return kept
 
 
@@ -38,11 +45,12 @@ def apply(task: SubTask, override: Mapping[str, Json]) -> SubTask:
     Args:
         task: As the plan has it.
         override: `params` in place of its params, `tool` of the name of its tool; `model` is the param `model`,
-            whatever the others say.
+            whatever these say; `edited` stands over both.
     """
     call = task.tool_or_prompt
     params = override.get("params", call.params)
     if "model" in override:
         params = {**params, "model": override["model"]}
+    params = override.get("edited", params)
     name = override.get("tool", call.name)
     return task.model_copy(update={"tool_or_prompt": call.model_copy(update={"name": name, "params": params})})

@@ -47,15 +47,28 @@ def may_have(tool: str) -> bool:
     return tool not in (INFERENCE, HUMAN)
 
 
-def fill(written: Mapping[str, Json], params: dict[str, Any], get: Callable[[str], str | None]) -> None:
+def fill(
+    written: Mapping[str, Json],
+    params: dict[str, Any],
+    get: Callable[[str], str | None],
+    *,
+    before: Mapping[str, Json] | None = None,
+) -> None:
     """Put the values of secrets into `params` where `written`, the same params as the plan has them, asks for them.
+
+    Args:
+        written: The params with references.
+        params: The params to fill.
+        get: Returns the value of a secret.
+        before: What `written` was before somebody edited it with results in it; only what this asks for, too, is meant.
 
     Raises:
         ToolError: `unknown_secret`: a name without a value.
     """
+    meant = None if before is None else set(references(before))
     for path, name in references(written):
-        if not NAME.fullmatch(name):
-            continue  # of a plan from before secrets: an object like any other
+        if not NAME.fullmatch(name) or (meant is not None and (path, name) not in meant):
+            continue  # of a plan from before secrets, or of a result: an object like any other
         value = get(name)
         if value is None:
             raise ToolError(

@@ -20,9 +20,9 @@ class Step:
     )  # fmt: skip
 
     def __init__(self, task: SubTask, effect: Effect, unmet: int) -> None:
+        self.override: dict[str, Json] = {}  # what of the plan's task does not stand any more
         self.call(task, effect)
         self.unmet = unmet  # dependencies that are not committed as done; it is ready at 0
-        self.override: dict[str, Json] = {}  # what of the plan's task does not stand any more
         self.dirty = False  # changed since the last commit was taken
         self.status = StepStatus.PENDING
         self.reason: str | None = None
@@ -50,7 +50,7 @@ class Step:
         """Take what is called from now on, and what repeating that would do."""
         self.task = task
         self.effect = effect
-        self.has_references = bool(refs.named(task.tool_or_prompt.params))
+        self.has_references = "edited" not in self.override and bool(refs.named(task.tool_or_prompt.params))
 
     @property
     def ended(self) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -112,6 +112,14 @@ def read(
     return checker.plan
 
 
+def params_faults(task: SubTask, tools: Mapping[str, Mapping[str, Any]], redactor: Redactor | None) -> list[Problem]:
+    """Return how the params of one sub-task break its tool's schema, with pointers into them."""
+    checker = _Check(tools, Limits(), redactor)
+    checker.check_params(0, task)
+    start = pointer_to("sub_tasks", 0, "tool_or_prompt", "params")
+    return [replace(problem, pointer=problem.pointer.removeprefix(start)) for problem in checker.problems]
+
+
 def literals(document: Json, redactor: Redactor, *path: str) -> list[Problem]:
     """Return the places of `document`, itself at `path`, where the value of a secret is written out."""
     return [
@@ -161,7 +169,7 @@ class _Check:
             written = [at for at, name in enumerate(named) if not says_none(name)] if isinstance(named, list) else []
             parents[position] = self._links(position, task, written, referenced, positions)
             self._secrets(position, task)
-            self._params(position, task)
+            self.check_params(position, task)
         self._cycles(parents, tasks)
         return self.problems
 
@@ -303,7 +311,8 @@ class _Check:
                 message = f"{_of_task(position, item, field)} has to be a number, not true or false."
                 self._add("bad_value", message, "sub_tasks", position, field)
 
-    def _params(self, position: int, task: SubTask) -> None:
+    def check_params(self, position: int, task: SubTask) -> None:
+        """Look at the tool of a sub-task, and at what it is given."""
         if task.tool not in self.tools and task.action_type != HUMAN:
             if task.action_type == INFERENCE and INFERENCE not in self.tools:
                 return  # a checker without a model (a stand-alone `check`) has nothing to say about prompts

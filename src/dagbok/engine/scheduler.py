@@ -258,7 +258,8 @@ class Scheduler:
         execution = run.execution
         step = execution.steps[position]
         if secrets.may_have(step.task.tool):
-            secrets.fill(step.task.tool_or_prompt.params, resolved.params, self._secrets.get)
+            before = execution.before_edit(position)
+            secrets.fill(step.task.tool_or_prompt.params, resolved.params, self._secrets.get, before=before)
         execution.begin(position, self.clock.now_ms(), input=resolved.input)
 
         def done(attempt: Attempt, outcome: Outcome) -> None:

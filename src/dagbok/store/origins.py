@@ -13,14 +13,14 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from dagbok.domain import approval, values
+from dagbok.domain import values
 from dagbok.domain.ids import ExecutionId, TaskId
-from dagbok.domain.records import QuestionRow, StepRow
+from dagbok.domain.records import StepRow
 from dagbok.domain.states import Effect
 from dagbok.domain.values import JsonText
 from dagbok.store.batch import input_name, result_name
 from dagbok.store.queries import Reader, Row, join_blobs
-from dagbok.store.schema import dag_executions, human_inputs, plans, sub_steps
+from dagbok.store.schema import dag_executions, plans, sub_steps
 
 #: The values of a row, which are read for those that are taken over alone.
 _VALUES: Final = ("input", "result")
@@ -37,7 +37,6 @@ class Stored:
     steps: Mapping[TaskId, StepRow]  #: without inputs and results
     effects: Mapping[TaskId, Effect]
     overrides: Mapping[TaskId, Mapping[str, Any]]
-    approvals: list[QuestionRow]  #: in the order of their numbers, per sub-task
 
 
 class Origins:
@@ -66,14 +65,7 @@ class Origins:
             steps[step.task_id], effects[step.task_id] = step, Effect(effect)
             if override is not None:
                 overrides[step.task_id] = values.decode(override)
-        return Stored(dict(row), row["document"], steps, effects, overrides, self._approvals(execution_id))
-
-    def _approvals(self, execution_id: str) -> list[QuestionRow]:
-        of = human_inputs.c
-        query = select(*(of[name] for name in QuestionRow._fields)).where(
-            of.execution_id == execution_id, of.kind == approval.KIND
-        )
-        return [QuestionRow(*row) for row in self._connection.execute(query.order_by(of.task_id, of.number))]
+        return Stored(dict(row), row["document"], steps, effects, overrides)
 
     def with_values(self, execution_id: str, steps: Sequence[StepRow]) -> dict[TaskId, StepRow]:
         """Return rows of `load` with their inputs and results, by task."""
