@@ -6,7 +6,7 @@ as text; `dagbok.wire` turns them into what clients see.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -214,7 +214,7 @@ class Diary:
         return overriding.write(values.decode(text), standing)
 
     def judge_answer(
-        self, execution_id: str, task_id: str, answer: Mapping[str, Json], calls: Calls
+        self, execution_id: str, task_id: str, answer: Mapping[str, Json], calls: Callable[[], Calls]
     ) -> tuple[dict[str, Json], str]:
         """Return what the command `answer` says for an answer to the open question of a sub-step, and its `wait`.
 
@@ -222,20 +222,25 @@ class Diary:
             execution_id: The execution.
             task_id: The sub-task that waits.
             answer: See `answers.read`.
-            calls: The tools here, for params that are edited.
+            calls: Returns what there is to know of the tools here; called where params are edited.
 
         Raises:
             NotFound, Conflict: No such sub-step; it does not wait, or has its answer already, or its time is over.
             InvalidAnswer: The answer does not fit; with every problem.
         """
-        question = self._open_question(execution_id, task_id)
+        question = self.open_question(execution_id, task_id)
         said = answers.read(question["kind"], question["answer_schema"], answer)
         if question["kind"] == approval.KIND and isinstance(said, dict) and said["decision"] == "edit":
             plan, standing = self.reader.called(execution_id, task_id)
-            said = answers.edited(said, values.decode(plan), task_id, values.decode(standing or "{}"), calls)
+            said = answers.edited(said, values.decode(plan), task_id, values.decode(standing or "{}"), calls())
         return {"taskId": task_id, "answer": said}, f"{task_id}#{question['number']}"
 
-    def _open_question(self, execution_id: str, task_id: str) -> Row:
+    def open_question(self, execution_id: str, task_id: str) -> Row:
+        """Return the question that a sub-step waits with.
+
+        Raises:
+            NotFound, Conflict: No such sub-step; it does not wait: the message says how its last question was closed.
+        """
         question = self.reader.question(execution_id, task_id)
         if question is not None and question["closed_at"] is None:
             return question

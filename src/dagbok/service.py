@@ -452,11 +452,10 @@ class Service(Diary):
 
     @property
     def _limits(self) -> Limits:
-        return Limits(self.settings.max_sub_tasks, self.settings.max_plan_bytes)
+        return _limits(self.settings)
 
-    @property
     def _calls(self) -> Calls:
-        return Calls(self.registry.schemas(), self._effect, self._limits, self.redactor)
+        return calls_of(self.registry, self.settings, self.redactor)
 
     def _prepare(self, document: Json, options: Options, dag_id: DagId | None = None) -> tuple[Execution, NewExecution]:
         values.check({"title": options.title, "labels": dict(options.labels or {})})
@@ -498,8 +497,21 @@ class Service(Diary):
             raise BadInput(faults[0].message, problems=faults, outside_plan=True)
 
     def _effect(self, task: SubTask) -> Effect:
-        tool = self.registry.get(task.tool)
-        return Effect.PURE if task.tool == HUMAN or tool is None else tool.effect_of(task.tool_or_prompt.params)
+        return _effect(self.registry, task)
+
+
+def calls_of(registry: Registry, settings: Settings, redactor: Redactor) -> Calls:
+    """Return what there is to know of the tools before somebody's params may reach them."""
+    return Calls(registry.schemas(), partial(_effect, registry), _limits(settings), redactor)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.max_sub_tasks, settings.max_plan_bytes)
+
+
+def _effect(registry: Registry, task: SubTask) -> Effect:
+    tool = registry.get(task.tool)
+    return Effect.PURE if task.tool == HUMAN or tool is None else tool.effect_of(task.tool_or_prompt.params)
 
 
 def _replayed(row: Row) -> Submitted:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,12 +186,20 @@ class Project:
         return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     def on_terminal(
-        self, *arguments: str, columns: int = 100, press: str = "", at: str = "half way", **more: str
+        self,
+        *arguments: str,
+        columns: int = 100,
+        press: str = "",
+        at: str = "half way",
+        typed: Sequence[tuple[str, str | Callable[[], object]]] = (),
+        **more: str,
     ) -> tuple[int, str]:
         """Run on a terminal of its own; return the exit code and every byte that it was sent.
 
-        `press` is typed as soon as the words `at` are seen: those of a step that runs.
+        `press` is typed as soon as the words `at` are seen: those of a step that runs. Of `typed` each is, as soon as
+        its words are seen behind those before; what is no text is called.
         """
+        wanted = [*([(at, press)] if press else []), *typed]
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         process = subprocess.Popen(
@@ -201,16 +209,20 @@ class Project:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            preexec_fn=own_terminal if press else None,  # Ctrl-C is for the terminal's own session
+            preexec_fn=own_terminal if wanted else None,  # Ctrl-C is for the terminal's own session
         )
         os.close(theirs)
         seen = bytearray()
+        begin = 0
         with _ended_at_last(process), contextlib.suppress(OSError):  # EIO: nobody has the other end any more
             while part := os.read(ours, 65_536):
                 seen += part
-                if press and at.encode() in seen:
-                    os.write(ours, press.encode())
-                    press = ""
+                while wanted and (found := seen.find(wanted[0][0].encode(), begin)) >= 0:
+                    begin, keys = found + len(wanted[0][0].encode()), wanted.pop(0)[1]
+                    if isinstance(keys, str):
+                        os.write(ours, keys.encode())
+                    else:
+                        keys()
         os.close(ours)
         return process.wait(TIMEOUT_S), seen.decode().replace("\r\n", "\n")
 

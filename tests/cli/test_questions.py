@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import urllib.error
-import urllib.request
-
-import pytest
 
 from cli.program import Project, id_in, kill, read_until, task
 from dagbok.client import Client
@@ -24,40 +20,31 @@ def test_the_commands_that_are_shown_answer_each_kind_of_question(project: Proje
     with project.serving() as url, Client(url) as client:
         assert client.wait(id, timeout_s=20).waiting_tasks == 2
         shown = project.call("show", id).stdout
-        assert f"\nTo answer at the server at {url}:\n" in shown
-        first, second = (shlex.split(line) for line in shown.splitlines() if line.startswith("  curl "))
-        assert (first[-1], second[-1]) == (
-            '{"input": ...}',
-            '{"decision": "retry" | "succeeded" | "fail"}',
-        )
-        for words in (first, second):
-            with pytest.raises(urllib.error.HTTPError, match="400"):  # pasted as it is, it decides nothing
-                _do(words, words[-1])
-        _do(first, '{"input": "yes"}')
-        _do(second, '{"decision": "retry"}')
+        assert "; in a script the answer comes behind it: text or JSON; or retry, succeeded or fail)" in shown
+        assert "` goes on" not in shown, "the server does by itself"
+        commands = [shlex.split(line) for line in shown.splitlines() if re.match(r"  \S*dagbok answer ", line)]
+        assert [words[1:4] for words in commands] == [["answer", id, "q 1"], ["answer", id, "2"]]
+        for words in commands:  # pasted as they are, they decide nothing
+            done = project.call(*words[1:])
+            assert (done.returncode, "There is no answer; put it behind" in done.stderr) == (2, True)
+        assert project.call(*commands[0][1:], "yes").returncode == 0
+        assert project.call(*commands[1][1:], "retry").returncode == 0
         ended = client.wait(id, timeout_s=20)
     assert (ended.status, ended["q 1"].result, ended["2"].result) == ("completed", "yes", "through a")
 
 
-def _do(words: list[str], body: str) -> None:
-    """Do what curl would."""
-    assert words[:2] == ["curl", "-s"]
-    assert words[3:-1] == ["-H", "content-type: application/json", "-d"]
-    headers = dict([words[4].split(": ")])
-    with urllib.request.urlopen(urllib.request.Request(words[2], body.encode(), headers), timeout=30):
-        pass
-
-
-def test_without_a_server_the_words_begin_with_it_and_later_runs_count_what_asks_apart(project: Project) -> None:
+def test_without_a_server_the_words_end_with_how_to_go_on_and_later_runs_count_what_asks_apart(
+    project: Project,
+) -> None:
     asked = project.run("run", project.plan(QUESTION), "--model", "offline:extractive")
     assert asked.returncode == 4
     id = id_in(asked.stderr)
-    begin = r"^To answer: `\S*dagbok serve --model offline:extractive( -d \S+)?`, then\n  curl -s "
-    at = rf"http://127.0.0.1:3000/api/v1/dag-executions/{id}/sub-steps/q%201/input -H"
-    assert re.search(begin + at, asked.stderr, re.MULTILINE)
-    assert "To answer: `" in project.call("show", id).stdout
+    answer = rf"^To answer:\n  \S*dagbok answer {id} 'q 1'( -d \S+)?\n  \(asks on a terminal; .*\n"
+    go_on = rf"  then `\S*dagbok resume {id} --model offline:extractive( -d \S+)?` goes on\n"
+    assert re.search(answer + go_on, asked.stderr, re.MULTILINE)
+    assert "\nTo answer:\n" in project.call("show", id).stdout
     again = project.call("resume")
-    assert (again.returncode, "To answer: `" in again.stderr) == (4, True)
+    assert (again.returncode, "To answer:\n" in again.stderr) == (4, True)
     one = project.call("run", project.plan(QUESTION)).stderr.splitlines()[0]
     assert re.fullmatch(rf"1 execution waits for an answer; `\S+ show {id[9:27]}( -d \S+)?` says how to give it\.", one)
     process = project.start("run", project.plan(QUESTION, task(2, "gate", file="a")))
@@ -65,5 +52,5 @@ def test_without_a_server_the_words_begin_with_it_and_later_runs_count_what_asks
     kill(process)
     several = project.call("run", project.plan(task(1, "say", text="x"))).stderr
     assert re.match(rf"1 execution is unfinished from earlier; `\S+ resume.*` goes on:\n  {left} ", several)
-    assert re.search(r"^2 executions wait for an answer; `.* --status waiting.*` names them, `", several, re.MULTILINE)
+    assert re.search(r"^2 executions wait for an answer; `\S+ inbox.*` names them, `", several, re.MULTILINE)
     assert json.loads(project.call("list", "--status", "waiting", "--json").stdout)["pagination"]["total"] == 3

@@ -38,9 +38,10 @@ class Wish(NamedTuple):
     """What somebody asks of an execution."""
 
     execution_id: str
-    kind: str  # cancel | pause | resume | retry
+    kind: str  # cancel | pause | resume | retry | answer
     by: str | None
     data: Mapping[str, Json] | None = None
+    wait: str | None = None  # the question that it answers
 
 
 def ask(kind: str, which: str, *, by: str | None, json: bool, settings: Settings) -> int:
@@ -69,6 +70,7 @@ def deliver(commander: Commander, settings: Settings, wish: Wish) -> bool:
 
     Raises:
         NotFound: The execution was deleted.
+        Conflict: The question that it answers has an answer already, or its time was over.
         StoreUnavailable: The database does not answer; whether the row was written is not known.
     """
     number = commander.write(*wish)

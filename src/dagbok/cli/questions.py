@@ -1,36 +1,54 @@
-"""What an execution asks of people, and how to answer: over HTTP, at the server that runs or at one to be started."""
+"""What an execution asks of people: as the diary, the engine or a server tells it, as people read it, how to answer."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
-from urllib.parse import quote
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from dagbok.cli.beside import owner_words
-from dagbok.cli.terminal import clean, line
-from dagbok.cli.words import counted, shown_error, shown_id
+import orjson
+
+from dagbok import wire
+from dagbok.cli.terminal import clean, clean_json, line
+from dagbok.cli.words import clock, counted, left, of_ms, shown_error, shown_id
 from dagbok.diary import Diary
-from dagbok.domain import doubt, values
-from dagbok.outside import find_owner
-from dagbok.settings import Settings
+from dagbok.domain import answers, approval, values
+from dagbok.domain.records import QuestionRow
+from dagbok.domain.values import Json
+from dagbok.errors import BadInput
 
-#: The answer by the kind of question. None is JSON before somebody has chosen, so that nothing is answered by accident.
-_BODIES: Final = {doubt.KIND: '{"decision": "retry" | "succeeded" | "fail"}'}
-_BODY: Final = '{"input": ...}'
-_ADVICE: Final = {doubt.KIND: "retry runs it again, succeeded takes it as done, fail as failed"}
-_INPUT_ADVICE: Final = "the answer, as JSON, in place of ..."
 #: Of more questions the rest is counted: a command each would hide all else.
 _COMMANDS: Final = 3
+#: Of a prompt, and of the params and what came late: nobody reads more before answering.
+_PROMPT_CHARS: Final = 4_000
+_SHOWN_LINES: Final = 60
 
 
 class Question(NamedTuple):
     """A question that waits for an answer."""
 
     task_id: str
-    prompt: str
+    number: int
     kind: str
-    late: str | None  # what the attempt in doubt has brought since, as text
+    prompt: str
+    schema: Mapping[str, Any] | None
+    assignee: str | None
+    due_ms: int | None
+    shown: Mapping[str, Any] | None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What no other question of its execution has."""
+        return self.task_id, self.number
+
+    @property
+    def late(self) -> str | None:
+        """What an attempt in doubt has brought since, as text; None: nothing."""
+        late = (self.shown or {}).get("late")
+        if late is None:
+            return None
+        if "result" in late:
+            return values.as_text(late["result"])
+        return shown_error(late.get("errorCode"), late.get("error"))
 
 
 Questions = Sequence[Question]
@@ -38,54 +56,138 @@ Questions = Sequence[Question]
 
 def load(diary: Diary, execution_id: str) -> Questions:
     """Return the questions that an execution waits for, oldest first."""
-    rows = diary.reader.open_questions(execution_id)
-    return [Question(row["task_id"], row["prompt"], row["kind"], _late(row["shown"])) for row in rows]
+    return [of_row(row) for row in diary.reader.open_questions(execution_id)]
 
 
-def _late(shown: str | None) -> str | None:
-    late = (values.decode(shown) if shown else {}).get("late")
-    if late is None:
+def of_row(row: Mapping[str, Any] | QuestionRow) -> Question:
+    """Return a question of the diary, or of a commit."""
+    columns = row._asdict() if isinstance(row, QuestionRow) else row
+    schema, shown = (None if columns[name] is None else values.decode(columns[name]) for name in _JSON)
+    return Question(
+        columns["task_id"], columns["number"], columns["kind"], columns["prompt"], schema, columns["assignee"],
+        columns["due_at"], shown,
+    )  # fmt: skip
+
+
+_JSON: Final = ("answer_schema", "shown")
+
+
+def of_step(step: wire.SubStep) -> Question | None:
+    """Return the question that a sub-step waits for, as a server tells it."""
+    asked = step.question
+    if asked is None:
         return None
-    return values.as_text(late["result"]) if "result" in late else shown_error(late.get("errorCode"), late.get("error"))
+    due_ms = None if asked.due_at is None else round(asked.due_at.timestamp() * 1000)
+    return Question(
+        step.task_id, asked.number, asked.kind, asked.prompt, asked.answer_schema, asked.assignee, due_ms, asked.shown
+    )
+
+
+def params(diary: Diary, execution_id: str, question: Question) -> Json:
+    """Return all params of the call that waits for an approval; of large ones only the beginning is shown.
+
+    Raises:
+        BadInput: They are too large to be read here.
+    """
+    shown = (question.shown or {}).get("params")
+    if isinstance(shown, dict):
+        return shown
+    for row in diary.sub_steps(execution_id, inline_bytes=0):
+        if row["task_id"] == question.task_id and row["input_bytes"] is None:
+            return values.decode(row["input"] or row["tool_or_prompt_params"])
+    raise BadInput("They are too large to be edited here; `dagbok answer` takes them from a file, with --edit.")
+
+
+# -- how they read ----------------------------------------------------------------------------------------------------
 
 
 def asks(questions: Questions, indent: str = "  ") -> list[str]:
     """Return a line for each question, and below it what is known by now of an attempt in doubt."""
     lines: list[str] = []
     for question in questions:
-        lines.append(f"{indent}{shown_id(question.task_id)} asks: {line(question.prompt, 500)}")
+        whom = f" {line(question.assignee, 60)}" if question.assignee else ""
+        lines.append(f"{indent}{shown_id(question.task_id)} asks{whom}: {line(question.prompt, 500)}{_due(question)}")
+        if question.kind == approval.KIND and question.shown is not None:
+            called = f"{question.shown.get('tool')} {_compact(question.shown.get('params'))}"
+            lines.append(f"{indent}  It would call: {line(called, 300)}")
         if question.late is not None:
             lines.append(f"{indent}  It has ended since, with: {line(question.late, 300)}")
     return lines
 
 
-def how_to_answer(execution_id: str, questions: Questions, settings: Settings, serve: str) -> list[str]:
-    """Return lines that say how to answer; `serve` is the command that starts a server here."""
+def _due(question: Question) -> str:
+    if question.due_ms is None:
+        return ""
+    due = of_ms(question.due_ms)
+    return f" (until {clock(due)}, {left(due)})"
+
+
+def in_full(question: Question) -> list[str]:
+    """Return all there is to read before answering, a few lines; safe for a terminal."""
+    shown = question.shown or {}
+    whom = f" {line(question.assignee, 60)}" if question.assignee else ""
+    lines = [f"{shown_id(question.task_id)} asks{whom}{_due(question)}:"]
+    lines += [f"  {part}" for part in _cut(clean(question.prompt), _PROMPT_CHARS).splitlines()]
+    if shown.get("description"):
+        lines.append(f"  {line(str(shown['description']), 2_000)}")
+    if "params" in shown:
+        lines += [f"  {part}" for part in _laid_out(shown["params"])]
+    if question.late is not None:
+        lines.append("  It has ended since, with:")
+        lines += [f"  {part}" for part in _laid_out(shown["late"].get("result", question.late))]
+    return lines
+
+
+def _laid_out(value: Json) -> list[str]:
+    """Return JSON as lines, and a text as it is."""
+    text = clean(value) if isinstance(value, str) else clean_json(pretty(value))
+    lines = [part if len(part) <= 1_000 else f"{part[:1_000]}…" for part in text.splitlines()]
+    if len(lines) > _SHOWN_LINES:
+        more = len(lines) - _SHOWN_LINES
+        lines = [*lines[:_SHOWN_LINES], f"… and {more:,} more lines"]
+    return lines
+
+
+def pretty(value: Json) -> str:
+    """Return JSON text for people."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
+def _compact(value: Json) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+# -- how to answer ----------------------------------------------------------------------------------------------------
+
+
+def how_to_answer(execution_id: str, questions: Questions, command: Callable[..., str]) -> list[str]:
+    """Return lines that say how to answer; `command` makes one of the words behind `dagbok`.
+
+    The commands decide nothing: pasted as they are, they ask.
+    """
     if not questions:
         return []
-    owner = find_owner(settings)
-    url = owner.get("url") if owner else None
-    lines = [f"To answer: `{serve}`, then"]
-    if url:
-        lines = [f"To answer at the server at {clean(url)}:"]
-    elif owner:
-        lines = [f"To answer: when {owner_words(owner)} has ended, `{serve}`, then"]
-    at = f"{url or _address(settings)}/api/v1/dag-executions/{execution_id}/sub-steps"
-    for question in questions[:_COMMANDS]:
-        words = ["curl", "-s", f"{at}/{quote(question.task_id, safe='')}/input", "-H", "content-type: application/json"]
-        lines.append(f"  {clean(shlex.join([*words, '-d', _BODIES.get(question.kind, _BODY)]))}")
-    if more := len(questions) - _COMMANDS:
-        lines += [f"  and likewise for {counted(more, 'more question')}"] if more > 0 else []
-    kinds = dict.fromkeys(question.kind for question in questions)
-    return [*lines, *(f"  ({_ADVICE.get(kind, _INPUT_ADVICE)})" for kind in kinds)]
+    lines = ["To answer:"]
+    lines += [f"  {command('answer', execution_id, question.task_id)}" for question in questions[:_COMMANDS]]
+    if (more := len(questions) - _COMMANDS) > 0:
+        lines.append(f"  and likewise for {counted(more, 'more question')}")
+    kinds = "; or ".join(map(choices, dict.fromkeys(question.kind for question in questions)))
+    return [*lines, f"  (asks on a terminal; in a script the answer comes behind it: {kinds})"]
 
 
-def told(executions: Mapping[str, Questions], settings: Settings, serve: str) -> list[str]:
+def choices(kind: str) -> str:
+    """Return what may be answered to a kind of question, in words."""
+    if kind not in answers.DECISIONS:
+        return "text or JSON"
+    *most, last = ("--edit PARAMS" if word == "edit" else word for word in answers.DECISIONS[kind])
+    return f"{', '.join(most)} or {last}"
+
+
+def told(executions: Mapping[str, Questions], command: Callable[..., str]) -> list[str]:
     """Return how to answer the first of `executions`, by id, that asks: with the others it is the same."""
     found = next(((id, asked) for id, asked in executions.items() if asked), None)
-    return how_to_answer(found[0], found[1][:1], settings, serve) if found else []
-
-
-def _address(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104  # an address to call
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    return how_to_answer(found[0], found[1][:1], command) if found else []

@@ -233,7 +233,7 @@ def _everything(asked: Asked) -> int:
     if not asked.json:
         summary.show_several(briefs, asked_of)
         if briefs and not asked.quiet:
-            for words in questions.told(asked_of, settings, summary.command(settings, "serve", flags=asked.flags)):
+            for words in questions.told(asked_of, partial(summary.command, settings)):
                 note(words)
             note(f"Next: `{summary.command(settings, 'show', 'ID')}`, `{summary.command(settings, 'list')}`")
     return of_several(execution.status for execution in briefs)

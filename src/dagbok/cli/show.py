@@ -73,8 +73,9 @@ def show(which: str, *, json: bool, events: bool, settings: Settings) -> int:
         render.print_json(data)
         return 0
     execution = stopped.execution
-    (_show_on_terminal if is_terminal(sys.stdout) else _show_plain)(execution, stopped.tries, alive)
-    for words in [*asks(stopped.questions, indent=""), *summary.how_to_answer(stopped, settings)]:
+    fancy = is_terminal(sys.stdout)
+    (_show_on_terminal if fancy else _show_plain)(execution, stopped.tries, alive)
+    for words in [*asks(stopped.questions, indent=""), *summary.how_to_answer(stopped, settings, short=fancy)]:
         out(words)
     if events:
         out()

@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool, flags
         note(render.headline(execution))
     for words in asks(stopped.questions):
         note(words)
-    for words in how_to_answer(stopped, settings, flags):
+    for words in how_to_answer(stopped, settings, short=fancy, flags=flags):
         note(words)
     short = execution.id if not fancy else render.short_id(execution.id)
     note(f"{execution.id} in {database_name(settings)}")
@@ -107,10 +107,18 @@ def show_several(executions: Sequence[wire.ExecutionSummary], asked: Mapping[str
             out(words)
 
 
-def how_to_answer(stopped: Stopped, settings: Settings, flags: Mapping[str, Any] | None = None) -> list[str]:
-    """Return lines that say how to answer what an execution asks."""
-    serve = command(settings, "serve", flags=flags)
-    return questions.how_to_answer(stopped.execution.id, stopped.questions, settings, serve)
+def how_to_answer(
+    stopped: Stopped, settings: Settings, *, short: bool, flags: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return lines that say how to answer what an execution asks, which is named by a `short` id or all of it.
+
+    `flags` are those of the engine that went on with it, where that was this process.
+    """
+    id = render.short_id(stopped.execution.id) if short else stopped.execution.id
+    lines = questions.how_to_answer(id, stopped.questions, partial(command, settings))
+    if lines and not _is_owned(settings):
+        lines.append(f"  then `{command(settings, 'resume', id, flags=flags)}` goes on")
+    return lines
 
 
 def print_error(execution: wire.Execution) -> None:

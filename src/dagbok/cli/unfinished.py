@@ -46,7 +46,7 @@ def name_all(diary: Diary, settings: Settings, flags: Mapping[str, Any]) -> None
             note(f"  and {more:,} more: `{summary.command(settings, 'list')}`")
     if asking:
         one = len(asking) == 1
-        listed = "" if one else f"`{summary.command(settings, 'list', '--status', 'waiting')}` names them, "
+        listed = "" if one else f"`{summary.command(settings, 'inbox')}` names them, "
         how = summary.command(settings, "show", render.short_id(asking[0]) if one else "ID")
         wait = "1 execution waits" if one else f"{len(asking):,} executions wait"
         note(f"{wait} for an answer; {listed}`{how}` says how to give it.")

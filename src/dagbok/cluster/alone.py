@@ -58,12 +58,19 @@ class Commander:
         self._clock = SystemClock()
         self._owner = f"{command}:{os.getpid()}:{uuid_utils.uuid7()}"
 
-    def write(self, execution_id: str, kind: str, by: str | None, data: Mapping[str, Json] | None = None) -> int:
+    def write(
+        self,
+        execution_id: str,
+        kind: str,
+        by: str | None,
+        data: Mapping[str, Json] | None = None,
+        wait: str | None = None,
+    ) -> int:
         """Make a command durable and return its number. Raises NotJson for `by`, and as `takeover.write_command`."""
         by = self._redactor.value(by)
         values.check(by)
         return takeover.write_command(
-            self._database, ExecutionId(execution_id), kind, data or {}, by, at_ms=self._clock.now_ms()
+            self._database, ExecutionId(execution_id), kind, data or {}, by, at_ms=self._clock.now_ms(), wait=wait
         )
 
     def is_applied(self, execution_id: str, number: int) -> bool:

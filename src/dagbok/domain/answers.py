@@ -137,6 +137,7 @@ def edited(
 
     Raises:
         InvalidAnswer: The tool does not take such params; with every problem, pointers into `answer`.
+        Conflict: The tool is not known here, so nobody here can judge its params.
     """
     items: Any = document["sub_tasks"]
     planned = next(SubTask.model_validate(item) for item in items if read_id(item["id"]) == task_id)
@@ -145,6 +146,9 @@ def edited(
     if not isinstance(params, dict):
         raise invalid([Problem("/params", "bad_value", "`params` has to be a JSON object, the params as a whole.")])
     new = overrides.apply(now, {"edited": params})
+    if new.action_type == "tool" and new.tool not in calls.schemas:
+        message = f"Sub-task {task_id!r} calls the tool {new.tool!r:.100}, which is not known here: nobody can judge its"
+        raise Conflict(f"{message} params. `--tools MODULE` brings it.", task_id=task_id)
     problems = [
         *_new_secrets(now.tool_or_prompt.params, params, calls.redactor),
         *literals(params, calls.redactor, "params"),
