@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from cli.program import Project, kill, read_until, task
-from dagbok.cli import watching
+from dagbok.cli import following
 from dagbok.client import Client
 
 
@@ -105,7 +105,7 @@ def test_a_server_that_starts_again_is_found_again(project: Project) -> None:
 def test_a_server_that_stays_away_has_an_exit_code_of_its_own(
     project: Project, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setattr(watching, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(following, "PATIENCE_S", 0.5)
     plan = project.plan(task(1, "gate", file="a"), task(2, "die", 1))
     server = project.start("serve", "--port", "0")
     assert server.stdout is not None

@@ -19,7 +19,10 @@ from dagbok.app import Dagbok, Vault
 from dagbok.cli import questions, render, summary, unfinished
 from dagbok.cli.asking import Wish, deliver
 from dagbok.cli.beside import owner_words, server_url, told_of_flags, works_on
+from dagbok.cli.desk import Desk
 from dagbok.cli.exit_codes import EXIT_CODES, SERVER_AWAY, UNUSABLE, of_several
+from dagbok.cli.following import follow
+from dagbok.cli.keyboard import is_there
 from dagbok.cli.log import show_log
 from dagbok.cli.overriding import read_overrides
 from dagbok.cli.progress import of_execution
@@ -27,7 +30,7 @@ from dagbok.cli.run import says_stopping
 from dagbok.cli.show import find
 from dagbok.cli.stopping import Interrupted, run_until_stopped
 from dagbok.cli.terminal import note, redact_with, stdout_reserved
-from dagbok.cli.watching import Watch, follow
+from dagbok.cli.watching import Watch
 from dagbok.client import Client
 from dagbok.diary import Diary
 from dagbok.domain.records import Page
@@ -54,6 +57,11 @@ class Asked:
     flags: dict[str, Any]  # of the engine, as given; a server has its own
 
     watch: Watch = field(repr=False)
+
+    @property
+    def asks(self) -> bool:
+        """Whether somebody is there whom the execution may ask."""
+        return not self.quiet and is_there()
 
 
 def resume(
@@ -189,11 +197,15 @@ async def _go_on(
         look = partial(unfinished.unknown_tools, dagbok.service, execution_id, again=again, instead=instead or {})
         if tools := await asyncio.to_thread(look):
             raise Misconfigured(unfinished.told_of_tools(execution_id, tools))
-        with asked.watch.hearing(dagbok), asked.watch.shown():
+        desk = Desk(execution_id, asked.settings) if asked.asks else None
+        with asked.watch.hearing(dagbok), asked.watch.shown() if desk is None else desk.hearing(dagbok):
             if ask is not None:
                 await ask(dagbok.service)
             await dagbok.take_over(execution_id)
-            await dagbok.service.wait(execution_id)
+            if desk is None:
+                await dagbok.service.wait(execution_id)
+            else:
+                await desk.see_to_here(dagbok, asked.watch, by=asked.by)
     return True
 
 
@@ -201,7 +213,8 @@ async def _follow(asked: Asked, execution_id: str, url: str) -> bool:
     if not asked.quiet:
         note(f"The server at {url} has the database and runs it.")
         told_of_flags(asked.flags)
-    return await follow(url, execution_id, asked.watch, asked.settings)
+    desk = Desk(execution_id, asked.settings) if asked.asks else None
+    return await follow(url, execution_id, asked.watch, asked.settings, desk=desk, by=asked.by)
 
 
 # -- everything -------------------------------------------------------------------------------------------------------

@@ -16,15 +16,19 @@ from typing import Any
 from dagbok import wire
 from dagbok.app import Dagbok, Vault, make_registry
 from dagbok.cli import summary, unfinished
+from dagbok.cli.asking import who_asks
 from dagbok.cli.beside import server_url, told_of_flags
+from dagbok.cli.desk import Desk
 from dagbok.cli.exit_codes import EXIT_CODES, SERVER_AWAY
+from dagbok.cli.following import follow
+from dagbok.cli.keyboard import is_there
 from dagbok.cli.log import show_log
 from dagbok.cli.plans import load_plan
 from dagbok.cli.progress import Progress, of_execution
 from dagbok.cli.stopping import Interrupted, run_until_stopped
 from dagbok.cli.terminal import line, note, redact_with, stdout_reserved
 from dagbok.cli.validate import check_plan
-from dagbok.cli.watching import Watch, follow, title_of
+from dagbok.cli.watching import Watch, title_of
 from dagbok.cli.words import counted
 from dagbok.client import AsyncClient
 from dagbok.domain.ids import ExecutionId
@@ -53,6 +57,11 @@ class Asked:
     submitting: bool = False  # whether the submission has begun: from then on it may be stored
     execution_id: ExecutionId | None = None  # known once it is answered
     server: str | None = None  # the URL of the server that runs it, if any
+
+    @property
+    def asks(self) -> bool:
+        """Whether somebody is there whom the execution may ask."""
+        return not self.quiet and is_there()
 
 
 def run(
@@ -150,9 +159,20 @@ async def _here(asked: Asked) -> bool:
             progress = asked.watch.add(asked.execution_id, asked.title, submitted.total_tasks)
             if asked.origin is not None:
                 _tell_reused(asked, progress, await dagbok.get(asked.execution_id))
-            with asked.watch.shown():
-                await dagbok.service.wait(submitted.execution_id)
+            await _settled(asked, dagbok, submitted.execution_id)
     return True
+
+
+async def _settled(asked: Asked, dagbok: Dagbok, execution_id: ExecutionId) -> None:
+    """Return once the execution has ended or waits for a person; one who is there is asked."""
+    if not asked.asks:
+        with asked.watch.shown():
+            await dagbok.service.wait(execution_id)
+        return
+    desk = Desk(execution_id, asked.settings)
+    with desk.hearing(dagbok):
+        await asyncio.to_thread(desk.load)  # it may have asked before anybody listened
+        await desk.see_to_here(dagbok, asked.watch, by=who_asks(None))
 
 
 async def _worth_showing(dagbok: Dagbok, execution_id: str) -> None:
@@ -174,7 +194,10 @@ async def _on_server(asked: Asked, url: str) -> bool:
         progress = asked.watch.add(asked.execution_id, asked.title, answer.total_tasks)
         if asked.origin is not None:
             _tell_reused(asked, progress, await client.get(asked.execution_id))
-    return await follow(url, asked.execution_id, asked.watch, asked.settings)
+    desk = Desk(asked.execution_id, asked.settings) if asked.asks else None
+    return await follow(
+        url, asked.execution_id, asked.watch, asked.settings, desk=desk, by=who_asks(None) if desk else None
+    )
 
 
 async def _submit_to(client: AsyncClient, asked: Asked) -> wire.SubmitResponse:

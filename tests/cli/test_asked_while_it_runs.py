@@ -1,0 +1,173 @@
+"""`dagbok run` and `dagbok resume ID` ask the person at the terminal: at once, while the rest goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cli.program import Project, id_in, kill, read_until, task
+from cli.test_inbox import OURS, approved, ask
+
+LATER = "Enter for later): "
+Typed = list[tuple[str, str | Callable[[], object]]]
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def _shown(project: Project, id: str = "latest") -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(project.call("show", id, "--json").stdout)
+    return document
+
+
+def test_a_question_is_asked_as_soon_as_it_opens_and_siblings_go_on(project: Project) -> None:
+    """The gate is opened by what follows from the answers, so nothing waited for the other."""
+    plan = project.plan(
+        task("slow", "gate", file="a"), ask("q", "Which?\nThink."), ask("r", "After <Result from Task q>?"),
+        title="Two questions",
+    )  # fmt: skip
+    typed: Typed = [(LATER, "red\n"), ("After red?", ""), (LATER, "no\n"), ("half way", lambda: project.open("a"))]
+    code, seen = project.on_terminal("run", plan, typed=typed)
+    plain = OURS.sub("", seen)
+    assert code == 0
+    assert "\nq asks:\n  Which?\n  Think.\n  Your answer (Enter for later): red\n" in plain
+    assert "\nr asks:\n  After red?\n  Your answer (Enter for later): no\n" in plain
+    assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h"), "the picture gave way, and the cursor with it"
+    assert [step["result"] for step in _shown(project)["subSteps"]] == ["red", "no", "through a"]
+
+
+def test_an_approval_is_edited_in_the_editor_until_it_fits(project: Project) -> None:
+    editor = project.folder / "editor"
+    editor.write_text(
+        '#!/bin/sh\ncp "$1" before; echo EDITOR >&2; [ -f wrong ] && echo \'{"text": "y"}\' > "$1" ||'
+        ' { touch wrong; echo \'{"text": 1}\' > "$1"; }\n'
+    )
+    editor.chmod(0o700)
+    typed = [("[a]pprove / [e]dit / [r]eject (Enter for later): ", "e\n"), ("1 is not of type", ""), (LATER, "e\n")]
+    plan = project.plan({**approved("s", "say", text="x"), "description": "Say it \x1b[2J loud"})
+    code, seen = project.on_terminal("run", plan, typed=typed, EDITOR=str(editor))
+    plain = OURS.sub("", seen)
+    assert code == 0, plain
+    asked = "\ns asks:\n  Sub-task 's' is about to call 'say'. May it?\n  Say it loud\n  {\n    \"text\": \"x\"\n  }\n"
+    assert asked in plain
+    assert json.loads((project.folder / "before").read_text()) == {"text": 1}, "what was wrong is not typed again"
+    assert _shown(project)["subSteps"][0]["result"] == "y"
+
+
+def test_without_an_editor_params_are_a_line_and_a_no_is_a_no(project: Project) -> None:
+    typed = [
+        (LATER, "maybe\n"), ("is no decision", ""), (LATER, "e\n"), ("All params, as JSON: ", "\n"),
+        ("Nothing was changed.", ""), (LATER, "e\n"), ("All params, as JSON: ", '{"text": "y"}\n'), (LATER, "r\n"),
+    ]  # fmt: skip
+    plan = project.plan(approved("a", "say", text="x"), approved("b", "say", text="x"))
+    code, seen = project.on_terminal("run", plan, typed=typed)
+    assert code == 3
+    assert '  Now: {"text":"x"}\n' in OURS.sub("", seen)
+    steps = _shown(project)["subSteps"]
+    assert [(step["result"], step["errorCode"]) for step in steps] == [("y", None), (None, "rejected")]
+
+
+def test_whether_it_happened_is_asked_by_resume(project: Project) -> None:
+    process = project.start("run", project.plan(task("c", "charge", file="a"), task("d", "charge", file="a")))
+    id = id_in(read_until(process, "started", " d "))
+    kill(process)
+    project.open("a")
+    typed = [
+        ("[r]etry / [s]ucceeded / [f]ail (Enter for later): ", "s\n"), ("(Enter for none): ", '{"receipt": 7}\n'),
+        (LATER, "r\n"),
+    ]  # fmt: skip
+    code, _ = project.on_terminal("resume", id, typed=typed)
+    assert code == 0
+    assert [step["result"] for step in _shown(project, id)["subSteps"]] == [{"receipt": 7}, "through a"]
+
+
+def test_what_is_left_is_not_asked_again_and_how_to_answer_is_said(project: Project) -> None:
+    schema = {"type": "boolean"}
+    plan = project.plan(ask("q", "Now?"), ask("r", "Sure?", schema=schema), task("s", "say", "r", text="so"))
+    typed = [("\nq asks:", ""), (LATER, "\n"), ("[y]es / [n]o (Enter for later): ", "y\n")]
+    code, seen = project.on_terminal("run", plan, typed=typed)
+    plain = OURS.sub("", seen)
+    assert code == 4
+    assert plain.count("q asks:\n") == 1
+    id = id_in(plain)
+    short = id.removeprefix("dag-exec_")[:18]
+    assert re.search(rf"^To answer:\n  \S*dagbok answer {short} q( -d \S+)?\n", plain, re.MULTILINE)
+    assert re.search(rf"^  then `\S*dagbok resume {short}( -d \S+)?` goes on$", plain, re.MULTILINE)
+    assert [step["result"] for step in _shown(project, id)["subSteps"]] == [None, True, "so"]
+
+
+def test_ctrl_c_at_a_question_interrupts_the_run(project: Project) -> None:
+    plan = project.plan(ask("q", "Now?"), task("slow", "gate", file="a"))
+    code, seen = project.on_terminal("run", plan, typed=[(LATER, "\x03")], DAGBOK_CLOSE_GRACE_S="0.2")
+    assert code == 130
+    assert re.search(r"\nInterrupted\. dag-exec_\S+ stays in the diary; `\S*dagbok resume ", OURS.sub("", seen))
+    assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h")
+    assert _shown(project)["subSteps"][0]["status"] == "waiting"
+
+
+def test_a_question_that_is_answered_elsewhere_is_taken_back(project: Project) -> None:
+    def elsewhere() -> None:
+        assert project.call("answer", "latest", "q", "theirs").returncode == 0
+
+    code, seen = project.on_terminal("run", project.plan(ask("q", "Now?")), typed=[(LATER, elsewhere)])
+    assert code == 0
+    assert "\n  q needs no answer any more: the question is closed.\n" in OURS.sub("", seen)
+    assert _shown(project)["subSteps"][0]["result"] == "theirs"
+
+
+def test_what_was_typed_before_a_question_does_not_answer_it(project: Project) -> None:
+    """A yes that was meant for something else must not approve."""
+    plan = project.plan(task("slow", "gate", file="a"), {**approved("s", "say", text="x"), "dependencies": ["slow"]})
+    typed: Typed = [("half way", "a\n"), ("half way", lambda: project.open("a")), (LATER, "\n")]
+    code, seen = project.on_terminal("run", plan, typed=typed)
+    assert (code, "s asks:" in OURS.sub("", seen)) == (4, True)
+
+
+def test_beside_a_server_the_same_is_asked_and_the_server_goes_on(project: Project) -> None:
+    with project.serving():
+        typed = [(LATER, "green\n"), ("is not one of", ""), (LATER, "1\n"), ("[r]eject", ""), (LATER, "a\n")]
+        schema = {"enum": ["red", "blue"]}
+        plan = project.plan(
+            ask("q", "Which?", schema=schema), {**approved("s", "say", text="x"), "dependencies": ["q"]}
+        )
+        code, seen = project.on_terminal("run", plan, typed=typed)
+        assert code == 0, seen
+        assert [step["result"] for step in _shown(project)["subSteps"]] == ["red", "x"]
+        assert json.loads(project.call("inbox", "--all", "--json").stdout)["humanInputs"][0]["answeredBy"]
+
+
+def test_nobody_is_asked_in_a_pipe_nor_where_only_results_are_wanted(project: Project) -> None:
+    plan = project.plan(ask("q", "Now?"))
+    assert project.run("run", plan, input="yes\n").returncode == 4
+    code, seen = project.on_terminal("run", plan, "--quiet")
+    assert (code, "asks" in seen) == (4, False)
+
+
+def test_hostile_questions_do_not_reach_the_terminal(project: Project) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eshown[bold]"
+    schema = {"enum": [evil, "ok"]}
+    plan = project.plan(
+        ask("q", f"{evil}\nsecond line", schema=schema, assignee=evil), approved("s", "say", text=evil), title=evil
+    )
+    code, seen = project.on_terminal(
+        "run", plan, typed=[(LATER, "2\n"), (LATER, "e\n"), ("as JSON: ", "\n"), (LATER, "\n")]
+    )
+    plain = OURS.sub("", seen)
+    assert code == 4
+    assert not _CONTROLS.search(plain)
+    assert "\u202e" not in plain
+    assert "owned" not in re.sub(r'"text": ?".*"', "", plain), "only as the escapes of JSON"
+    assert "second line" in plain
+
+
+def test_a_file_of_the_editor_is_for_nobody_else(project: Project) -> None:
+    editor = project.folder / "editor"
+    editor.write_text('#!/bin/sh\nstat -c %a "$(dirname "$1")" > mode; echo "$1" > name\n')
+    editor.chmod(0o700)
+    plan = project.plan(approved("s", "say", text="x"))
+    project.on_terminal(
+        "run", plan, typed=[(LATER, "e\n"), ("Nothing was changed.", ""), (LATER, "\n")], VISUAL=str(editor)
+    )
+    assert (project.folder / "mode").read_text() == "700\n"
+    assert not Path((project.folder / "name").read_text().strip()).exists()
