@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from dagbok import Dagbok, tool
+from dagbok.app import Vault
 from dagbok.domain.execution import Execution
 from dagbok.domain.records import Changes
 from dagbok.domain.states import ExecutionStatus, StepStatus
 from dagbok.errors import Conflict, NotFound, NotJson
+from dagbok.outside import open_commands
+from dagbok.settings import load
 
 QUESTION = {"id": "q", "action_type": "human", "tool_or_prompt": {"name": "human", "params": {"prompt": "Well?"}}}
 
@@ -204,3 +207,19 @@ def test_one_that_cannot_be_read_back_is_shown_as_it_stands(database_url: str, m
 
 def _broken(*_: object) -> Execution:
     raise ValueError("no such plan")
+
+
+def test_an_answer_that_nobody_has_applied_is_applied_by_whoever_takes_over(database_url: str) -> None:
+    """Before that, an engine that waits would be told that it waits for that very answer."""
+
+    async def main() -> None:
+        async with Dagbok(database_url, recover=False) as asking:
+            id = (await asking.run(_plan(QUESTION))).id
+        settings = load(database_url=database_url)
+        async with Dagbok(database_url, recover=False) as dagbok:
+            with open_commands(settings, Vault.load(settings), command="test") as (_, commander):
+                commander.write(id, "answer", "ann", {"taskId": "q", "answer": "yes"}, "q#1")
+            assert await dagbok.take_over(id) == [id]
+            assert (await dagbok.wait(id)).final_result == "yes"
+
+    asyncio.run(main())

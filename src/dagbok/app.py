@@ -336,11 +336,13 @@ class Dagbok:
         """Go on with unfinished executions that nobody runs; return those that now run here.
 
         For an engine that was opened with `recover=False`. One that needs a tool which is not known here stays as it
-        is, with a warning.
+        is, with a warning. What somebody has asked of them meanwhile is applied.
         """
         if self._worker is None:
             raise Misconfigured("This engine is not open; use it as `async with Dagbok(...) as dagbok:`.")
-        return await self._worker.take_over(map(ExecutionId, execution_ids))
+        taken = await self._worker.take_over(map(ExecutionId, execution_ids))
+        await self.service.let_hear()  # an answer, say: who waits for them next would be told that they wait for it
+        return taken
 
     async def cancel(self, execution_id: str, *, by: str | None = None) -> wire.Execution:
         """End an execution and return it: what runs of it is cut off, what waits does not begin.

@@ -355,7 +355,7 @@ class Service(Diary):
         number = await self._journal.write_command(
             ExecutionId(execution_id), kind, data or {}, by, at_ms=self._worker.clock.now_ms()
         )
-        await self._let_hear()
+        await self.let_hear()
         return number
 
     async def answer(
@@ -385,10 +385,10 @@ class Service(Diary):
         number = await self._journal.write_command(
             ExecutionId(execution_id), "answer", data, by, at_ms=self._worker.clock.now_ms(), wait=wait
         )
-        await self._let_hear()
+        await self.let_hear()
         return number
 
-    async def _let_hear(self) -> None:
+    async def let_hear(self) -> None:
         """Let what is durable now be applied. It is accepted: whatever delays that is no error of who asked.
 
         The worker comes back to it by itself.

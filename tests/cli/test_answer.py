@@ -11,7 +11,12 @@ import pytest
 
 from cli.program import Project, id_in, kill, read_until, task
 from cli.test_inbox import approved, ask
+from dagbok.app import Vault
+from dagbok.cli import asking
 from dagbok.client import Client
+from dagbok.errors import Fenced
+from dagbok.outside import Commander, open_commands
+from dagbok.settings import load
 
 COLOURS = {"type": "string", "enum": ["red", "blue"]}
 
@@ -167,6 +172,37 @@ def test_an_answer_that_comes_after_its_time_is_told_so(project: Project) -> Non
     late = project.call("answer", "latest", "q", "yes")
     assert late.returncode == 2
     assert re.search(r"of dag-exec_\S+ timed out at \S+Z; the sub-step is completed\.\n$", late.stderr)
+
+
+def test_of_two_answers_the_first_counts_though_nobody_has_applied_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def overtaken(_: Commander, __: str) -> None:
+        raise Fenced
+
+    id = _asks(project, ask("q", "Now?"))
+    apply = Commander.apply
+    monkeypatch.setattr(Commander, "apply", overtaken)
+    monkeypatch.setattr(asking, "PATIENCE_S", 0.2)
+    first = project.call("answer", id, "q", "first", "--by", "ann")
+    assert first.returncode == 0
+    assert first.stderr == (f"The wish to answer {id} is in the diary; the next engine applies it as soon as it can.\n")
+    second = project.call("answer", id, "q", "second", "--by", "bob")
+    assert second.returncode == 2
+    assert f"The question of sub-step 'q' of {id} was answered by 'ann' at 2" in second.stderr
+    monkeypatch.setattr(Commander, "apply", apply)
+    assert project.call("resume", id).stdout == "first\n"
+
+
+def test_an_answer_behind_the_end_of_its_execution_is_told_so(project: Project) -> None:
+    """The wish to cancel was first, and both are applied at once."""
+    id = _asks(project, ask("q", "Now?"))
+    settings = load(database_url=project.url)
+    with open_commands(settings, Vault.load(settings), command="test") as (_, commander):
+        commander.write(id, "cancel", "bob")
+    late = project.call("answer", id, "q", "yes")
+    assert late.returncode == 2
+    assert re.search(rf"sub-step 'q' of {id} was closed by 'bob', with its execution, at \S+Z\.\n$", late.stderr)
 
 
 def test_on_a_terminal_it_asks_and_a_question_may_be_left(project: Project) -> None:
