@@ -34,6 +34,7 @@ def test_a_question_is_asked_as_soon_as_it_opens_and_siblings_go_on(project: Pro
     assert "\nq asks:\n  Which?\n  Think.\n  Your answer (Enter for later): red\n" in plain
     assert "\nr asks:\n  After red?\n  Your answer (Enter for later): no\n" in plain
     assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h"), "the picture gave way, and the cursor with it"
+    assert "needs no answer" not in plain, "it is no news to whoever gave it"
     assert [step["result"] for step in _shown(project)["subSteps"]] == ["red", "no", "through a"]
 
 
@@ -80,6 +81,12 @@ def test_whether_it_happened_is_asked_by_resume(project: Project) -> None:
     code, _ = project.on_terminal("resume", id, typed=typed)
     assert code == 0
     assert [step["result"] for step in _shown(project, id)["subSteps"]] == [{"receipt": 7}, "through a"]
+
+
+def test_what_an_earlier_run_has_left_open_is_asked_by_resume(project: Project) -> None:
+    id = id_in(project.call("run", project.plan(ask("q", "Now?"))).stderr)
+    code, _ = project.on_terminal("resume", id, typed=[(LATER, "now\n")])
+    assert (code, _shown(project, id)["finalResult"]) == (0, "now")
 
 
 def test_what_is_left_is_not_asked_again_and_how_to_answer_is_said(project: Project) -> None:
@@ -132,7 +139,7 @@ def test_beside_a_server_the_same_is_asked_and_the_server_goes_on(project: Proje
             ask("q", "Which?", schema=schema), {**approved("s", "say", text="x"), "dependencies": ["q"]}
         )
         code, seen = project.on_terminal("run", plan, typed=typed)
-        assert code == 0, seen
+        assert (code, "needs no answer" in seen) == (0, False), seen
         assert [step["result"] for step in _shown(project)["subSteps"]] == ["red", "x"]
         assert json.loads(project.call("inbox", "--all", "--json").stdout)["humanInputs"][0]["answeredBy"]
 

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from dagbok.diary import Diary
 from dagbok.domain.records import QuestionRow
 from dagbok.domain.values import JsonText
+from dagbok.errors import Conflict
+from dagbok.store import takeover
 from dagbok.store.database import Database
 from dagbok.store.queries import INLINE_BYTES, Reader
 from store.diary import NOW, changes, execution_id, header, journal, new_execution
@@ -95,8 +97,9 @@ def test_a_question_comes_with_all_that_is_known_of_it(diary: Diary) -> None:
 
 
 @pytest.mark.parametrize("status", ["open", "all"])
+@pytest.mark.parametrize("written", [False, True])
 def test_pages_hold_each_question_once_whatever_is_written_between_them(
-    database: Database, diary: Diary, status: str
+    database: Database, diary: Diary, status: str, written: bool
 ) -> None:
     wanted = _seen(diary, status=status)
     seen: list[str] = []
@@ -106,6 +109,8 @@ def test_pages_hold_each_question_once_whatever_is_written_between_them(
         seen += [row["task_id"] for row in page.items]
         cursor = page.next_cursor
         assert (cursor is None) is (number == len(wanted) - 1), "the last page says that it is"
+        if not written:
+            continue
         # What was seen is answered, and something new is asked, which is at the far end of both lists.
         new = [_asked(f"n{number}", 9_000 + number)] if status == "all" else []
         shown = next(row for row in page.items)
@@ -118,6 +123,24 @@ def _changes(database: Database, id: str) -> int:
     with database.reading() as connection:
         query = sa.text("SELECT last_event_seq FROM dag_executions WHERE id = :id")
         return int(connection.execute(query, {"id": id}).scalar_one()) - 2
+
+
+@pytest.mark.parametrize(
+    ("first", "by", "told"),
+    [
+        ("answer", "ann", r"was answered by 'ann' at 2026-\S+Z\."),
+        ("answer", None, r"was answered at 2026-\S+Z\."),
+        ("expire", None, r"timed out at 2026-\S+Z\."),
+    ],
+)
+def test_of_two_that_close_a_question_the_second_is_told_of_the_first(
+    database: Database, diary: Diary, first: str, by: str | None, told: str
+) -> None:
+    """Neither is applied yet, so the question itself does not know."""
+    takeover.write_command(database, FIRST, first, {}, by, at_ms=NOW, wait="o#1#1")
+    with pytest.raises(Conflict, match=rf"The question of sub-step 'o#1' of {FIRST} {told}"):
+        takeover.write_command(database, FIRST, "answer", {}, "bob", at_ms=NOW + 1, wait="o#1#1")
+    assert takeover.write_command(database, FIRST, "answer", {}, "bob", at_ms=NOW + 1, wait="o#1#2")
 
 
 def test_what_is_large_does_not_come_with_a_list(database: Database) -> None:
