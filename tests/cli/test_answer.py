@@ -194,6 +194,17 @@ def test_of_two_answers_the_first_counts_though_nobody_has_applied_it(
     assert project.call("resume", id).stdout == "first\n"
 
 
+def test_a_line_that_a_terminal_cuts_off_is_not_taken_for_the_answer(project: Project) -> None:
+    id = _asks(project, ask("q", "Well?"))
+    long, longest = "x" * 4_200, "y" * 4_094
+    typed = [("Enter for later): ", f"{long}\n"), ("takes lines of 4,094 bytes", ""), ("later): ", f"{longest}\n")]
+    code, _ = project.on_terminal("answer", id, typed=typed)
+    assert (code, _shown(project, id)["subSteps"][0]["result"]) == (0, longest)
+    second = _asks(project, ask("q", "Well?"))
+    assert project.run("answer", second, "q", "-", input=f"{long}\n").returncode == 0
+    assert _shown(project, second)["subSteps"][0]["result"] == long
+
+
 def test_an_answer_behind_the_end_of_its_execution_is_told_so(project: Project) -> None:
     """The wish to cancel was first, and both are applied at once."""
     id = _asks(project, ask("q", "Now?"))

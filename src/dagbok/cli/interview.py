@@ -34,10 +34,10 @@ async def ask(question: Question, give: Give, params: Params) -> bool:
         note(words)
     draft: str | None = None  # the params as somebody has left them, right or wrong
     while True:
-        text = await keyboard.read_line(f"{_prompt(question)}: ")
-        if not text.strip():
-            return False
         try:
+            text = await keyboard.read_line(f"{_prompt(question)}: ")
+            if not text.strip():
+                return False
             answer = replies.typed(question, text)
             if answer.get("decision") == "edit":
                 draft, answer["params"] = await _edited(draft or pretty(await params()))

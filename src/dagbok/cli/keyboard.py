@@ -1,7 +1,7 @@
 """Reading what somebody types while an event loop goes on, and letting them write more in an editor of theirs.
 
 The terminal hands over whole lines, so a line is read when it is there, and waiting for it blocks nothing and can be
-given up at any time (a thread in `input()` could not). A line takes 4,095 bytes; more is for an editor or a file.
+given up at any time (a thread in `input()` could not). It keeps 4,095 bytes of a line; more is for an editor or a file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Final
 from dagbok.cli.terminal import is_terminal, note
 from dagbok.errors import BadInput
 
-_LINE_BYTES: Final = 65_536
+#: What a terminal keeps of a line (N_TTY_BUF_SIZE of Linux, without the end); of a longer one the rest is lost.
+_LINE_BYTES: Final = 4_095
 
 
 def is_there() -> bool:
@@ -31,6 +32,9 @@ async def read_line(prompt: str) -> str:
     """Ask for a line and return it without its end; empty also where somebody says that there is nothing (Ctrl-D).
 
     What was typed before it was asked for is no answer to it, and is dropped.
+
+    Raises:
+        BadInput: It is longer than a terminal takes, so that nobody knows how it ended.
     """
     loop, number = asyncio.get_running_loop(), sys.stdin.fileno()
     with suppress(termios.error):
@@ -45,9 +49,12 @@ async def read_line(prompt: str) -> str:
         raise
     finally:
         loop.remove_reader(number)
-    data = os.read(number, _LINE_BYTES)
+    data = os.read(number, 2 * _LINE_BYTES)
     if not data.endswith(b"\n"):
         note()
+    if len(data.rstrip(b"\r\n")) >= _LINE_BYTES:
+        more = "`dagbok answer ID TASK -` reads more from standard input"
+        raise BadInput(f"A terminal takes lines of {_LINE_BYTES - 1:,} bytes; {more}.")
     return data.decode(errors="replace").strip("\r\n")
 
 
