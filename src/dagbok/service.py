@@ -256,7 +256,7 @@ class Service(Diary):
         return Fork(**asdict(made), forked_from=ExecutionId(execution_id), reused_tasks=_reused(new.event.data))
 
     def _prepare_fork(self, execution_id: str, wish: Wish, by: str | None) -> tuple[Execution, NewExecution]:
-        forked = Forks(self.reader, self._calls).prepare(execution_id, wish)
+        forked = Forks(self.reader, self._calls()).prepare(execution_id, wish)
         return forking.begin(
             forked, id=ExecutionId(new_id("dag-exec_")), dag_id=DagId(new_id("dag_")),
             plan_hash=plan_hash(forked.document), owner=self._worker.owner, by=by,

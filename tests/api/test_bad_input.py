@@ -183,7 +183,7 @@ def test_an_unsupported_option_is_named_with_those_there_are(server: Server) -> 
     body = refused(server.post_raw(dumps({"plan": plan(task(1)), "options": {"priority": 1}})), 422, "invalid_input")
     assert (
         body["errors"][0]["detail"]
-        == "This release knows no option `priority`; it knows title, labels, deadlineSeconds."
+        == "This release knows no option `priority`; it knows title, labels, deadlineSeconds, failurePolicy."
     )
 
 

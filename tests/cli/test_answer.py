@@ -119,7 +119,6 @@ def waiting(shared: Project) -> tuple[Project, str]:
             ["s", "--edit", '{"times": "x", "y": 1}'],
             ["/params/times: ", "('y' was unexpected)", "'text' is a required"],
         ),
-        (["s", "--edit", '{"text": "<Result from Task q>", "times": 1}'], ["/params/text: ", "does not depend on"]),
         (["s", "--edit", "[1]"], ["[1] cannot be read: No such file"]),
         (["s", "--edit", "tools.py"], ["Malformed JSON"]),
         (["s", "--decision", "edit"], ["/params: `params` is required with `edit`"]),

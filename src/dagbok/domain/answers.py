@@ -147,7 +147,9 @@ def edited(
         raise invalid([Problem("/params", "bad_value", "`params` has to be a JSON object, the params as a whole.")])
     new = overrides.apply(now, {"edited": params})
     if new.action_type == "tool" and new.tool not in calls.schemas:
-        message = f"Sub-task {task_id!r} calls the tool {new.tool!r:.100}, which is not known here: nobody can judge its"
+        message = (
+            f"Sub-task {task_id!r} calls the tool {new.tool!r:.100}, which is not known here: nobody can judge its"
+        )
         raise Conflict(f"{message} params. `--tools MODULE` brings it.", task_id=task_id)
     problems = [
         *_new_secrets(now.tool_or_prompt.params, params, calls.redactor),
