@@ -311,3 +311,18 @@ def test_a_clock_and_a_crash_go_together_in_either_order(database_url: str) -> N
             assert (len(work.calls), clock.elapsed_s) == (1, 3600)
 
     asyncio.run(main())
+
+
+def test_it_can_die_at_a_moment_of_ones_choice(database_url: str) -> None:
+    async def main() -> None:
+        crash, work = CrashingJournal(), ScriptedTool("work", ["a"], effect="pure")
+        async with Dagbok(database_url, tools=[work], journal=crash.around) as dagbok:
+            done = await dagbok.run(plan(task("1", "work")))
+            crash.crash()
+            assert crash.crashed
+            with pytest.raises(OutcomeUnknown, match=r"The process died \(CrashingJournal\)"):
+                await dagbok.submit(plan(task("1", "work")))
+        async with Dagbok(database_url, tools=[work]) as dagbok:
+            assert [each.id for each in await dagbok.list()] == [done.id]
+
+    asyncio.run(main())

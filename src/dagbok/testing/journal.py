@@ -37,13 +37,14 @@ class CrashingJournal(Passing):
     """
 
     def __init__(
-        self, journal: Journal | None = None, *, at: int | None, when: Literal["before", "after"] = "before"
+        self, journal: Journal | None = None, *, at: int | None = None, when: Literal["before", "after"] = "before"
     ) -> None:
         """Make a journal that will crash.
 
         Args:
             journal: The real one, for whoever builds an engine by hand; `Dagbok` hands it to `around`.
-            at: The number of the fatal write, from 1. None: it never crashes, and `writes` tells how many there are.
+            at: The number of the fatal write, from 1. None: it crashes at none, but when `crash` is called; `writes`
+                tells how many there were.
             when: `before`: the fatal write is not passed on. `after`: it becomes durable, but nobody hears of it.
         """
         if at is not None and at < 1:
@@ -67,6 +68,10 @@ class CrashingJournal(Passing):
             raise Misconfigured("This CrashingJournal stands in front of a journal already; each engine needs its own.")
         self._journal = journal
         return cast(J, self)
+
+    def crash(self) -> None:
+        """Die now: for whoever knows the moment, and not the number of the write."""
+        self._crash()
 
     async def until_crashed(self) -> None:
         """Return once it has crashed."""
@@ -119,7 +124,8 @@ class CrashingJournal(Passing):
 
     def _lose(self, outer: asyncio.Future[Any]) -> None:
         if not outer.done():
-            message = f"The process died {self._when} write {self._at} (CrashingJournal); nothing is heard any more."
+            died = "" if self._at is None else f" {self._when} write {self._at}"
+            message = f"The process died{died} (CrashingJournal); nothing is heard any more."
             outer.set_exception(OutcomeUnknown(message))
             outer.exception()  # retrieved: a caller that went away is no "never retrieved" warning
 
