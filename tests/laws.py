@@ -232,6 +232,8 @@ def _pauses(written: Written) -> Iterator[str]:
             paused = True
         elif event["type"] == EventType.EXECUTION_RESUMED and "by" in json.loads(event["data"] or "{}"):
             paused = False  # without the name it only says that nobody has to answer any more
+        elif event["type"] in _ENDS:
+            paused = False  # whoever retries it wants it to go on
         elif paused and event["type"] == EventType.SUBSTEP_STARTED:
             yield f"{event['task_id']}: event {event['seq']} begins an attempt while it is paused"
     if not written.ended and paused != (written.execution["paused_at"] is not None):
@@ -302,7 +304,8 @@ def _dataflow(written: Written) -> Iterator[str]:
         lost = [parent for parent in parents if not done(steps[parent])]
         if lost and (step["attempt"] or step["status"] not in ("pending", "skipped", "cancelled")):
             yield f"{task_id}: is {step['status']} at attempt {step['attempt']}, and {lost} are not done"
-    if (last := steps.get(SYNTHESIS)) is not None and last["attempt"]:
+    # Its attempts may be of before a retry, for which it was put back.
+    if (last := steps.get(SYNTHESIS)) is not None and last["status"] in ("running", "completed", "failed"):
         lost = [step["task_id"] for step in _own(written) if step["status"] not in ENDED]
         if lost:
             yield f"the synthesis has begun, and {lost} have not ended"
