@@ -469,6 +469,31 @@ def test_whichever_goes_first_the_other_keeps_the_plan_they_share(database_url: 
     _sound(database_url)
 
 
+def test_a_fork_that_has_nothing_to_do_but_to_ask_leaves_the_memory(database_url: str) -> None:
+    async def main() -> None:
+        hangs = ScriptedTool("work", [Hang()], effect="once")
+        async with Dagbok(database_url, tools=[hangs], close_grace_s=0) as dagbok:
+            id = await _submit(dagbok, _plan(_task("a")))
+            await hangs.called()
+            await dagbok.cancel(id)
+            left = asyncio.Event()
+            tell = dagbok.scheduler.on_parked
+            assert tell is not None
+
+            def parked(wake_at: int | None) -> None:
+                tell(wake_at)
+                left.set()
+
+            dagbok.scheduler.on_parked = parked
+            fork = await dagbok.fork(id)
+            await asyncio.wait_for(left.wait(), 30)
+            asked = await dagbok.get(fork.execution_id)
+            assert (asked.status, asked["a"].reason) == ("waiting", "outcome_unknown")
+            assert dagbok.scheduler.get(fork.execution_id) is None
+
+    asyncio.run(main())
+
+
 def test_what_an_approval_has_edited_is_kept_with_its_result_and_asked_anew_where_it_runs(database_url: str) -> None:
     async def main() -> None:
         work = Tool()

@@ -120,6 +120,47 @@ def test_an_answer_that_was_taken_counts_though_its_time_is_over_when_it_is_hear
     asyncio.run(main())
 
 
+def test_an_answer_is_refused_once_its_time_is_over_though_nobody_has_heard_that(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the two rows the first counts: whoever comes second is told so at once."""
+    monkeypatch.setattr(local, "POLL_INTERVAL_S", 9_999)
+
+    async def main() -> None:
+        clock = FakeClock()
+        async with Dagbok(database_url, clock=clock) as dagbok:
+            id = (await dagbok.submit(_plan(_asked(on_timeout="skip"), _after("next")))).execution_id
+            await dagbok.wait(id)
+            data = {"taskId": "q", "question": 1}
+            database = Database.open(database_url)
+            write_command(database, id, "expire", data, None, at_ms=clock.now_ms(), wait="q#1")
+            database.close()
+            with pytest.raises(Conflict):
+                await dagbok.answer(id, "q", {"input": "late"})
+            ended = asyncio.ensure_future(_ended(dagbok, id))
+            await clock.advance(HOUR_S)
+            assert (await ended)["q"].error_code == "unanswered"
+
+    asyncio.run(main())
+
+
+def test_the_end_of_its_time_is_written_with_the_key_of_its_answer(database_url: str) -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        async with Dagbok(database_url, clock=clock) as dagbok:
+            id = (await dagbok.submit(_plan(_asked(on_timeout="skip"), _after("next")))).execution_id
+            await dagbok.wait(id)
+            ended = asyncio.ensure_future(_ended(dagbok, id))
+            await clock.advance(HOUR_S)
+            await ended
+            database = Database.open(database_url)
+            with pytest.raises(Conflict):
+                write_command(database, id, "answer", {}, None, at_ms=0, wait="q#1")
+            database.close()
+
+    asyncio.run(main())
+
+
 def test_reminders_come_at_ever_longer_intervals_and_leave_the_question_open(database_url: str) -> None:
     async def main() -> None:
         clock = FakeClock()

@@ -25,8 +25,9 @@ import sqlalchemy as sa
 
 import canary_tools
 from dagbok import Dagbok, ToolContext, tool
+from dagbok.domain.ids import ExecutionId
 from dagbok.domain.states import ExecutionStatus
-from dagbok.errors import BadInput, InvalidPlan, Misconfigured
+from dagbok.errors import BadInput, InvalidAnswer, InvalidPlan, Misconfigured
 from dagbok.store.database import Database
 from dagbok.store.schema import metadata
 from dagbok.store.takeover import write_command
@@ -258,6 +259,38 @@ def test_only_the_plan_itself_asks_for_a_secret(database_url: str) -> None:
         assert execution["beside"].input == {"value": [secret("TOKEN"), secret("TOKEN")]}
 
     asyncio.run(main())
+
+
+def test_an_edit_of_params_gives_no_secret_that_the_plan_does_not(database_url: str) -> None:
+    """A result may look like one; and the command may come from a process that does not know it."""
+    given: list[dict[str, Any]] = []
+
+    @tool(effect="pure")
+    async def take(token: Any, text: Any) -> None:
+        given.append({"token": token, "text": text})
+
+    async def main() -> None:
+        task_1 = task("1", "take", token={"secret": "TOKEN"}, text="x") | {"requires_approval": True}
+        async with Dagbok(database_url, tools=[take], secrets={"TOKEN": "true-value-1"}) as dagbok:
+            id = (await dagbok.submit(plan_of(task_1))).execution_id
+            await dagbok.wait(id)
+            edited = {"token": {"secret": "TOKEN"}, "text": {"secret": "TOKEN"}}
+            answer = {"decision": "edit", "params": edited}
+            with pytest.raises(InvalidAnswer, match="it may come from a result"):
+                await dagbok.answer(id, "1", answer)
+            said = {"taskId": "1", "answer": {**answer, "effect": "pure"}}
+            await asyncio.to_thread(_ask_elsewhere, database_url, id, said)
+            while (await dagbok.wait(id)).status == "waiting":
+                await asyncio.sleep(0.01)
+        assert given == [{"token": "true-value-1", "text": {"secret": "TOKEN"}}]
+
+    asyncio.run(main())
+
+
+def _ask_elsewhere(url: str, id: ExecutionId, said: dict[str, Any]) -> None:
+    database = Database.open(url)
+    write_command(database, id, "answer", said, None, at_ms=0, wait="1#1")
+    database.close()
 
 
 def test_a_plan_that_asks_for_an_unknown_secret_or_shows_one_to_a_model_is_not_run(database_url: str) -> None:
