@@ -58,6 +58,14 @@ async def read_line(prompt: str) -> str:
     return data.decode(errors="replace").strip("\r\n")
 
 
+def read_word() -> str:
+    """Wait for a line and return it in small letters, without what surrounds it; empty where there is none (Ctrl-D)."""
+    text = sys.stdin.readline()
+    if not text.endswith("\n"):
+        note()
+    return text.strip().lower()
+
+
 def editor() -> list[str] | None:
     """Return the command of the editor that somebody has chosen; None: they have not."""
     words = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""

@@ -42,6 +42,9 @@ _MEANT: Final = {
     "stop": "cancel",
     "kill": "cancel",
     "abort": "cancel",
+    "rm": "delete",
+    "remove": "delete",
+    "forget": "delete",
     "start": "run",
     "submit": "run",
     "ls": "list",
@@ -246,6 +249,23 @@ def pause(execution: Execution, by: By = None, json: ExecutionJson = False, data
 def cancel(execution: Execution, by: By = None, json: ExecutionJson = False, database: Database = None) -> None:
     """End an execution; what runs is cut off."""
     _ask("cancel", execution, by, json=json, database=database)
+
+
+@app.command()
+def delete(
+    executions: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, starts of them, or latest.")],
+    force: Annotated[bool, typer.Option("--force", help="Cancel first what has not ended.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    by: By = None,
+    json: Json = False,
+    database: Database = None,
+) -> None:
+    """Delete executions that have ended, with all they wrote."""
+    settings = _settings(database_url=database)
+    from dagbok.cli.asking import who_asks
+    from dagbok.cli.delete import delete as command
+
+    raise typer.Exit(command(executions, force=force, yes=yes, by=who_asks(by), json=json, settings=settings))
 
 
 @app.command()

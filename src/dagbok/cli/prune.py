@@ -14,6 +14,7 @@ import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dagbok.cli import render, summary
+from dagbok.cli.consent import must_agree
 from dagbok.cli.terminal import is_terminal, line, note, out
 from dagbok.cli.words import counted, local
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus
@@ -56,7 +57,7 @@ def prune(
             _tell(f"{what} would be deleted from {where}.", Done(number, None), before_ms, json)
             return 0
         if number and not yes:
-            _ask(what, settings)
+            must_agree(what, settings, several=number > 1, instead=", --dry-run only looks")
         done, interrupted = _delete(pruner, number)
         if interrupted:
             note(f"Interrupted. {counted(done.executions, 'execution')} deleted; the same command goes on.")
@@ -85,15 +86,6 @@ def _states(given: Sequence[str]) -> frozenset[ExecutionStatus]:
         names = ", ".join(sorted(EXECUTION_ENDED))
         raise BadInput(f"`--status` is {line(unknown[0], 40)!r}; what ended is one of {names}.")
     return frozenset(map(ExecutionStatus, words))
-
-
-def _ask(what: str, settings: Settings) -> None:
-    """Return if a person agrees. Raises BadInput where nobody does, or nobody is there to be asked."""
-    if not (sys.stdin.isatty() and is_terminal(sys.stderr)):
-        raise BadInput(f"{what} would be deleted; --yes says that this is meant, --dry-run only looks.")
-    note(f"Delete {what} from {summary.database_name(settings)}? They cannot be brought back. [y/N] ", end="")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise BadInput("Nothing was deleted.")
 
 
 def _delete(pruner: Pruner, number: int) -> tuple[Done, bool]:

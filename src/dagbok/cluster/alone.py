@@ -77,6 +77,15 @@ class Commander:
         """Return whether an owner has applied a command, or the execution is gone. Raises StoreUnavailable."""
         return all(command.id != number for command in self._reader.pending_commands([execution_id]))
 
+    def delete(self, execution_id: str) -> int:
+        """Delete an execution that has ended, with all it wrote; return how many sub-steps went with it.
+
+        Raises:
+            NotFound, Conflict: There is none; it has not ended.
+            StoreUnavailable: The database does not answer; whether it was deleted is not known.
+        """
+        return takeover.delete(self._database, ExecutionId(execution_id), only_ended=True)
+
     async def apply(self, execution_id: str) -> None:
         """Apply all commands that wait for an execution which no engine owns.
 
