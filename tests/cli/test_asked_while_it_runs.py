@@ -56,6 +56,18 @@ def test_an_approval_is_edited_in_the_editor_until_it_fits(project: Project) -> 
     assert _shown(project)["subSteps"][0]["result"] == "y"
 
 
+def test_params_too_long_to_be_shown_say_so_and_are_edited_whole(project: Project) -> None:
+    editor = project.folder / "editor"
+    editor.write_text('#!/bin/sh\nsed -i s/late/early/ "$1"\n')
+    editor.chmod(0o700)
+    plan = project.plan(approved("s", "say", text="x" * 20_000 + "late"))
+    typed = [("[e]dit opens it whole in $EDITOR", ""), (LATER, "e\n"), ("too long for a line", ""), (LATER, "\n")]
+    code, seen = project.on_terminal("run", plan, typed=typed)
+    assert (code, "more characters" in seen) == (4, True)
+    code, seen = project.on_terminal("resume", "latest", typed=[(LATER, "e\n")], EDITOR=str(editor))
+    assert (code, _shown(project)["subSteps"][0]["result"]) == (0, "x" * 20_000 + "early")
+
+
 def test_without_an_editor_params_are_a_line_and_a_no_is_a_no(project: Project) -> None:
     typed = [
         (LATER, "maybe\n"), ("is no decision", ""), (LATER, "e\n"), ("All params, as JSON: ", "\n"),

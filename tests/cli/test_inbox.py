@@ -87,7 +87,16 @@ def test_on_a_terminal_it_is_a_table_that_fits(inbox: tuple[Project, str]) -> No
     lines = OURS.sub("", seen).splitlines()
     assert max(len(line) for line in lines if not line.startswith("To answer")) <= 90
     assert re.search(r"[0-9a-f-]{18} +q +question +Which one\? +ann +\d", lines[1])
-    assert re.search(r" s +approval +Sub-task", lines[3])
+    assert re.search(r" s +approval +May it call say\? C", lines[3])
+
+
+def test_on_a_narrow_terminal_each_has_two_lines(inbox: tuple[Project, str]) -> None:
+    _, seen = inbox[0].on_terminal("inbox", columns=60)
+    lines = OURS.sub("", seen).splitlines()
+    assert re.search(r"^[0-9a-f-]{18} q question ann *$", lines[0])
+    assert (lines[1].rstrip(), lines[5].rstrip()) == ("  Which one?", "  May it call say? Call say")
+    assert re.search(r"^[0-9a-f-]{18} r question due in 5\d m", lines[2])
+    assert max(map(len, lines[:6])) <= 60
 
 
 def test_an_empty_one_and_filters_that_cannot_be_used_are_told(project: Project) -> None:

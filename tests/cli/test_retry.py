@@ -40,6 +40,10 @@ def test_the_way_is_shown_where_something_was_lost(project: Project) -> None:
     failed = project.run("retry", "latest", "--step", "2")
     assert failed.returncode == 3
     assert f"`dagbok retry {id}`" in failed.stderr
+    Path(project.folder / "calls").unlink()
+    flags = ["--tools", "./tools.py", "--model", "offline:extractive"]
+    failed = project.run("retry", "latest", "--step", "2", *flags)
+    assert f"`dagbok retry {id} {' '.join(flags)}`" in failed.stderr, "as pasted, it knows the tools"
 
 
 def test_a_server_that_has_the_database_runs_it(on_both: Project) -> None:

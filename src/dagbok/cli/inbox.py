@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from typing import Final
 
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,9 @@ from dagbok.settings import Settings
 
 #: How the kinds are called where there is little room.
 _KINDS = {"human": "question", approval.KIND: "approval", doubt.KIND: "did it happen?"}
+
+#: Columns of a screen below which a table would be too narrow to read.
+_WIDE: Final = 80
 
 
 def show_inbox(
@@ -48,7 +52,9 @@ def show_inbox(
     items = wire.HumanInputList.read(data).human_inputs
     if is_terminal(sys.stdout):
         if items:
-            render.console(sys.stdout).print(_table(items, everything=everything))
+            screen = render.console(sys.stdout)
+            wide = screen.width >= _WIDE
+            screen.print(_table(items, everything=everything) if wide else _narrow(items))
     else:
         for row in aligned([_row(item) for item in items]):
             out(row)
@@ -103,10 +109,35 @@ def _table(items: list[wire.HumanInput], *, everything: bool) -> Table:
         table.add_row(
             Text(render.short_id(item.execution_id)),
             Text(shown_id(item.task_id)),
-            Text(_KINDS[item.kind], style="yellow" if item.closed_at is None else ""),
-            Text(line(item.prompt)),
+            _kind(item),
+            Text(_asked(item)),
             Text(line(item.assignee or "", 40)),
             Text("" if _state(item) == "open" else _state(item)),
             ago(item.asked_at),
         )
     return table
+
+
+def _narrow(items: list[wire.HumanInput]) -> Table:
+    """Return two lines for each, for a screen on which the columns would be too narrow to read."""
+    table = Table.grid(expand=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for item in items:
+        whom = Text(f" {line(item.assignee, 16)}" if item.assignee else "")
+        state = Text(f" {_state(item)}" if _state(item) != "open" else "")
+        id, task = Text(render.short_id(item.execution_id)), Text(f" {shown_id(item.task_id)} ")
+        table.add_row(Text.assemble(id, task, _kind(item), whom, state))
+        table.add_row(Text(f"  {_asked(item)}"))
+    return table
+
+
+def _kind(item: wire.HumanInput) -> Text:
+    return Text(_KINDS[item.kind], style="yellow" if item.closed_at is None else "")
+
+
+def _asked(item: wire.HumanInput) -> str:
+    """Return what is asked; of an approval, whose words are always the same, what matters first."""
+    if item.kind != "approval" or item.shown is None:
+        return line(item.prompt)
+    what = item.shown.get("description") or values.as_text(item.shown.get("params"))
+    return line(f"May it call {item.shown.get('tool')}? {what}")

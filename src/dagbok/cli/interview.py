@@ -83,6 +83,9 @@ class _Unedited(BadInput):
 async def _edited(text: str) -> tuple[str, Json]:
     """Let somebody change params, and return their text and what it says. Raises _Unedited."""
     command = keyboard.editor()
+    if command is None and not keyboard.takes(text):
+        told = "They are too long for a line: set $EDITOR, or give `dagbok answer` a file with --edit."
+        raise _Unedited(told, draft=text)
     if command is None:
         note(f"  Now: {line(clean_json(values.encode(values.parse(text))), 2_000)}")
         changed = await keyboard.read_line("  All params, as JSON: ")

@@ -58,6 +58,11 @@ async def read_line(prompt: str) -> str:
     return data.decode(errors="replace").strip("\r\n")
 
 
+def takes(text: str) -> bool:
+    """Return whether a text can be typed on one line."""
+    return len(text.encode()) < _LINE_BYTES
+
+
 def read_word() -> str:
     """Wait for a line and return it in small letters, without what surrounds it; empty where there is none (Ctrl-D)."""
     text = sys.stdin.readline()

@@ -253,7 +253,7 @@ def cancel(execution: Execution, by: By = None, json: ExecutionJson = False, dat
 
 @app.command()
 def delete(
-    executions: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, starts of them, or latest.")],
+    executions: Annotated[list[str], typer.Argument(metavar="ID", help="Ids, starts of them, or latest.")],
     force: Annotated[bool, typer.Option("--force", help="Cancel first what has not ended.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     by: By = None,

@@ -21,6 +21,8 @@ _COMMANDS: Final = 3
 #: Of a prompt, and of the params and what came late: nobody reads more before answering.
 _PROMPT_CHARS: Final = 4_000
 _SHOWN_LINES: Final = 60
+_SHOWN_CHARS: Final = 1_000  # of a line
+_CUT: Final = "… and "
 
 
 class Question(NamedTuple):
@@ -93,7 +95,7 @@ def params(diary: Diary, execution_id: str, question: Question) -> Json:
     if isinstance(shown, dict):
         return shown
     for row in diary.sub_steps(execution_id, inline_bytes=0):
-        if row["task_id"] == question.task_id and row["input_bytes"] is None:
+        if row["task_id"] == question.task_id and (row["input"] is not None or row["input_bytes"] is None):
             return values.decode(row["input"] or row["tool_or_prompt_params"])
     raise BadInput("They are too large to be edited here; `dagbok answer` takes them from a file, with --edit.")
 
@@ -131,7 +133,10 @@ def in_full(question: Question) -> list[str]:
     if shown.get("description"):
         lines.append(f"  {line(str(shown['description']), 2_000)}")
     if "params" in shown:
-        lines += [f"  {part}" for part in _laid_out(shown["params"])]
+        laid_out = _laid_out(shown["params"])
+        lines += [f"  {part}" for part in laid_out]
+        if question.kind == approval.KIND and (isinstance(shown["params"], str) or any(map(_is_cut, laid_out))):
+            lines.append("  This is not all of it: [e]dit opens it whole in $EDITOR, and unchanged it changes nothing.")
     if question.late is not None:
         lines.append("  It has ended since, with:")
         lines += [f"  {part}" for part in _laid_out(shown["late"].get("result", question.late))]
@@ -141,11 +146,18 @@ def in_full(question: Question) -> list[str]:
 def _laid_out(value: Json) -> list[str]:
     """Return JSON as lines, and a text as it is."""
     text = clean(value) if isinstance(value, str) else clean_json(pretty(value))
-    lines = [part if len(part) <= 1_000 else f"{part[:1_000]}…" for part in text.splitlines()]
-    if len(lines) > _SHOWN_LINES:
-        more = len(lines) - _SHOWN_LINES
-        lines = [*lines[:_SHOWN_LINES], f"… and {more:,} more lines"]
-    return lines
+    lines = text.splitlines()
+    shown = [
+        part if (more := len(part) - _SHOWN_CHARS) <= 0 else f"{part[:_SHOWN_CHARS]}{_CUT}{more:,} more characters"
+        for part in lines[:_SHOWN_LINES]
+    ]
+    if (more := len(lines) - _SHOWN_LINES) > 0:
+        shown.append(f"{_CUT}{more:,} more lines")
+    return shown
+
+
+def _is_cut(part: str) -> bool:
+    return _CUT in part[-40:]
 
 
 def pretty(value: Json) -> str:

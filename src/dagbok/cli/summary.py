@@ -84,12 +84,12 @@ def show(stopped: Stopped, settings: Settings, *, json: bool, quiet: bool, flags
         note(words)
     short = execution.id if not fancy else render.short_id(execution.id)
     note(f"{execution.id} in {database_name(settings)}")
-    next_ = [("show", short), ("list",)]
+    next_ = [command(settings, "show", short), command(settings, "list")]
     if render.state(execution) == "paused":
-        next_.insert(0, ("resume", short))
+        next_.insert(0, command(settings, "resume", short, flags=flags))
     if execution.status in RETRYABLE:
-        next_.insert(0, ("retry", short))
-    note(f"Next: {', '.join(f'`{command(settings, *words)}`' for words in next_)}")
+        next_.insert(0, command(settings, "retry", short, flags=flags))
+    note(f"Next: {', '.join(f'`{each}`' for each in next_)}")
     _print_hint(execution)
 
 
