@@ -8,13 +8,19 @@ import statistics
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
+from unittest.mock import Mock
 
 import pytest
 
 from cli.program import Project, kill, make_project, read_until, task
 from dagbok import __version__
+from dagbok.cli.render import headline
 
-COMMANDS = ("run", "resume", "pause", "cancel", "validate", "serve", "list", "show", "tools", "db")
+COMMANDS = (
+    "run", "resume", "retry", "fork", "pause", "cancel", "delete", "inbox", "answer", "validate", "serve", "list",
+    "show", "tools", "db",
+)  # fmt: skip
 
 HELP = """
 import sys
@@ -35,6 +41,18 @@ def diary(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for title, call in calls.items():
         project.call("run", project.plan(call), "--title", title)
     return project
+
+
+def test_waits_that_are_no_work_are_told_apart() -> None:
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    ended = Mock(
+        status="completed", started_at=begin, duration_ms=18, completed_tasks=2, total_tasks=2, failed_tasks=0,
+        skipped_tasks=0, running_tasks=0, total_usage=None, total_cost_usd=None, paused_at=None,
+    )  # fmt: skip
+    ended.completed_at = begin + timedelta(milliseconds=900)
+    assert headline(ended) == "completed in 18 ms, 2 of 2 sub-tasks completed"
+    ended.completed_at = begin + timedelta(hours=2)
+    assert headline(ended) == "completed in 18 ms, 2 of 2 sub-tasks completed (2 h 00 m with all waits)"
 
 
 def test_list_is_newest_first_and_one_line_each(diary: Project) -> None:
@@ -165,6 +183,13 @@ def test_tools_name_effect_and_params(project: Project) -> None:
     assert re.split(r"  +", row) == ["slow", "pure", "seconds: number", "Take its time and report."]
     found = {tool["function"]["name"]: tool for tool in json.loads(project.call("tools", "--json").stdout)}
     assert found["read_file"]["effect"] == "pure"
+
+
+def test_help_says_what_each_command_does_in_a_whole_sentence(project: Project) -> None:
+    told = project.call("--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert [row.split()[0] for row in told] == list(COMMANDS)
+    assert all(row.endswith(".") and not row.endswith("...") for row in told), told
+    assert max(map(len, told)) <= 80
 
 
 def test_help_is_quick_and_loads_nothing_heavy(project: Project) -> None:

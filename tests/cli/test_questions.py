@@ -45,12 +45,24 @@ def test_without_a_server_the_words_end_with_how_to_go_on_and_later_runs_count_w
     assert "\nTo answer:\n" in project.call("show", id).stdout
     again = project.call("resume")
     assert (again.returncode, "To answer:\n" in again.stderr) == (4, True)
-    one = project.call("run", project.plan(QUESTION)).stderr.splitlines()[0]
+    # One that has a synthesis, too, does nothing but wait: that comes last.
+    one = project.call("run", project.plan(QUESTION, synthesis_plan="Say it.")).stderr.splitlines()[0]
     assert re.fullmatch(rf"1 execution waits for an answer; `\S+ show {id[9:27]}( -d \S+)?` says how to give it\.", one)
+    both = project.call("run", project.plan(QUESTION)).stderr.splitlines()[0]
+    assert both.startswith("2 executions wait for an answer; ")
     process = project.start("run", project.plan(QUESTION, task(2, "gate", file="a")))
     left = re.findall(r"^dag-exec_\S+", read_until(process, "started", " 2 "), re.MULTILINE)[0]
     kill(process)
     several = project.call("run", project.plan(task(1, "say", text="x"))).stderr
     assert re.match(rf"1 execution is unfinished from earlier; `\S+ resume.*` goes on:\n  {left} ", several)
-    assert re.search(r"^2 executions wait for an answer; `\S+ inbox.*` names them, `", several, re.MULTILINE)
-    assert json.loads(project.call("list", "--status", "waiting", "--json").stdout)["pagination"]["total"] == 3
+    assert re.search(r"^3 executions wait for an answer; `\S+ inbox.*` names them, `", several, re.MULTILINE)
+    assert json.loads(project.call("list", "--status", "waiting", "--json").stdout)["pagination"]["total"] == 4
+
+
+def test_of_many_questions_the_first_are_shown_and_the_way_to_the_rest(project: Project) -> None:
+    asked = [{**QUESTION, "id": f"q{number}"} for number in range(15)]
+    told = project.call("run", project.plan(*asked)).stderr
+    assert re.search(r"^  q9 asks: .*\n  and 5 more questions\nTo answer:$", told, re.MULTILINE)
+    listed = re.search(r"^  and likewise for 12 more questions: `\S*dagbok (inbox .*)`$", told, re.MULTILINE)
+    assert listed is not None, told
+    assert len(project.call(*shlex.split(listed[1])).stdout.splitlines()) == 15

@@ -189,7 +189,7 @@ def retry(
     workspace: Workspace = None,
     model: Model = None,
 ) -> None:
-    """Run again what failed or was cancelled, and what that skipped; what has completed is kept."""
+    """Run again what failed or was cancelled. So does what that skipped; what has completed is kept."""
     flags = {"tools": tools, "workspace": workspace, "model": model}
     settings = _settings(database_url=database, **flags)
     from dagbok.cli.asking import who_asks
@@ -225,7 +225,7 @@ def fork(
     workspace: Workspace = None,
     model: Model = None,
 ) -> None:
-    """Go on from an execution with something changed, as a new one; what is done and does not change is taken over."""
+    """Run an execution anew, taking over what does not change. The first one stays as it is, in whatever state."""
     flags = {"tools": tools, "workspace": workspace, "model": model}
     settings = _settings(database_url=database, **flags)
     from dagbok.cli.asking import who_asks
@@ -285,7 +285,7 @@ def inbox(
     json: Json = False,
     database: Database = None,
 ) -> None:
-    """List what people are asked: questions, approvals, and whether something happened."""
+    """List what people are asked. Questions of plans, approvals, and whether something happened."""
     settings = _settings(database_url=database)
     from dagbok.cli.inbox import show_inbox as command
 
@@ -326,7 +326,7 @@ def answer(
     database: Database = None,
     tools: Tools = None,
 ) -> None:
-    """Answer a question; without an answer it shows the question and asks. An engine goes on with it, or `resume`."""
+    """Answer what a plan asks. Without an answer it shows the question and asks. An engine or `resume` goes on."""
     settings = _settings(database_url=database, tools=tools)
     from dagbok.cli.answer import Given, decided
     from dagbok.cli.answer import answer as command

@@ -18,6 +18,7 @@ from dagbok.errors import BadInput
 
 #: Of more questions the rest is counted: a command each would hide all else.
 _COMMANDS: Final = 3
+_ASKED: Final = 10
 #: Of a prompt, and of the params and what came late: nobody reads more before answering.
 _PROMPT_CHARS: Final = 4_000
 _SHOWN_LINES: Final = 60
@@ -104,9 +105,9 @@ def params(diary: Diary, execution_id: str, question: Question) -> Json:
 
 
 def asks(questions: Questions, indent: str = "  ") -> list[str]:
-    """Return a line for each question, and below it what is known by now of an attempt in doubt."""
+    """Return a line for each of the first questions, and below it what is known by now of an attempt in doubt."""
     lines: list[str] = []
-    for question in questions:
+    for question in questions[:_ASKED]:
         whom = f" {line(question.assignee, 60)}" if question.assignee else ""
         lines.append(f"{indent}{shown_id(question.task_id)} asks{whom}: {line(question.prompt, 500)}{_due(question)}")
         if question.kind == approval.KIND and question.shown is not None:
@@ -114,6 +115,8 @@ def asks(questions: Questions, indent: str = "  ") -> list[str]:
             lines.append(f"{indent}  It would call: {line(called, 300)}")
         if question.late is not None:
             lines.append(f"{indent}  It has ended since, with: {line(question.late, 300)}")
+    if (more := len(questions) - _ASKED) > 0:
+        lines.append(f"{indent}and {counted(more, 'more question')}")
     return lines
 
 
@@ -186,7 +189,8 @@ def how_to_answer(execution_id: str, questions: Questions, command: Callable[...
     lines = ["To answer:"]
     lines += [f"  {command('answer', execution_id, question.task_id)}" for question in questions[:_COMMANDS]]
     if (more := len(questions) - _COMMANDS) > 0:
-        lines.append(f"  and likewise for {counted(more, 'more question')}")
+        listed = command("inbox", "--execution", execution_id)
+        lines.append(f"  and likewise for {counted(more, 'more question')}: `{listed}`")
     kinds = "; or ".join(map(choices, dict.fromkeys(question.kind for question in questions)))
     return [*lines, f"  (asks on a terminal; in a script the answer comes behind it: {kinds})"]
 

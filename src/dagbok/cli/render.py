@@ -29,6 +29,8 @@ _IN_WORDS = {
     "pending": "not started", "running": "unfinished", "waiting": "waiting for a person", "paused": "paused",
     "interrupted": "interrupted",
 }  # fmt: skip
+#: Of waits, for people or for the next process, that are worth a word.
+_WAITED_MS = 1_000
 #: Steps that the summary of a run lists; `dagbok show` lists all.
 SUMMARY_STEPS = 40
 
@@ -141,7 +143,17 @@ def headline(execution: wire.ExecutionSummary, *, alive: bool | None = None) -> 
         parts.append(f"{tokens:,.0f} tokens")
     if execution.total_cost_usd:
         parts.append(f"${execution.total_cost_usd:.4f}")
-    return ", ".join(parts)
+    return ", ".join(parts) + _with_waits(execution)
+
+
+def _with_waits(execution: wire.ExecutionSummary) -> str:
+    """Return how long it took as people's watches have it, if it waited so long that they wonder."""
+    if execution.started_at is None or execution.completed_at is None:
+        return ""
+    whole_ms = (execution.completed_at - execution.started_at).total_seconds() * 1000
+    if whole_ms < (execution.duration_ms or 0) + _WAITED_MS:
+        return ""
+    return f" ({span(whole_ms)} with all waits)"
 
 
 def _cancelled(execution: wire.ExecutionSummary) -> int:

@@ -64,6 +64,8 @@ def _only_waits(diary: Diary, row: Row) -> bool:
         return False
     steps = diary.sub_steps(row["id"], inline_bytes=0)
     ended = {step["task_id"] for step in steps if step["status"] in ENDED}
+    # The synthesis depends on no sub-task by its row, and comes last: where somebody is asked, it is not its turn.
+    steps = [step for step in steps if step["task_id"] != SYNTHESIS or len(ended) == len(steps) - 1]
     # One that a crash left in the middle of other work has steps that are under way, or could begin.
     return not any(
         step["status"] == StepStatus.RUNNING
