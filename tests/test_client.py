@@ -315,8 +315,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         found.append(seconds)
 
-    monkeypatch.setattr("dagbok.client.clients.time.sleep", found.append)
-    monkeypatch.setattr("dagbok.client.clients.asyncio.sleep", sleep)
+    monkeypatch.setattr("dagbok.client.blocking.time.sleep", found.append)
+    monkeypatch.setattr("dagbok.client.awaiting.asyncio.sleep", sleep)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from dagbok.domain.idempotency import check_key
 from dagbok.domain.plan import Plan
 from dagbok.domain.states import EXECUTION_ENDED
 from dagbok.domain.values import Json
-from dagbok.errors import Conflict
+from dagbok.errors import Conflict, Misconfigured
 
 T = TypeVar("T")
 
+DEFAULT_URL: Final = "http://127.0.0.1:3000"
 #: Seconds for one answer. Submitting a plan of 10,000 sub-tasks takes the server a second or two.
 TIMEOUT_S: Final = 60.0
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -236,3 +238,11 @@ def _path(execution_id: str, *more: str) -> str:
 
 def _timeout(timeout_s: float) -> httpx2.Timeout:
     return httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
+
+
+def base_url_of(given: str | None) -> str:
+    """Return where the server answers: as given, by `DAGBOK_URL`, or here. Raises Misconfigured: that is no address."""
+    url = (given or os.environ.get("DAGBOK_URL") or DEFAULT_URL).rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise Misconfigured(f"{url!r} is no address of a server; use http://HOST:PORT.")
+    return url
