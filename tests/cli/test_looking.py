@@ -13,7 +13,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from cli.program import Project, kill, make_project, read_until, task
+from cli.program import Project, id_in, kill, make_project, read_until, task
+from cli.test_inbox import ask
 from dagbok import __version__
 from dagbok.cli.render import headline
 
@@ -118,6 +119,20 @@ def test_what_runs_is_told_from_what_was_left_behind(project: Project) -> None:
     project.open("a")
     assert project.call("resume", left).returncode == 0
     assert re.search(r"^ +attempt 1  at most \d.*  interrupted: ", project.call("show", left).stdout, re.MULTILINE)
+
+
+def test_one_that_asks_and_was_left_in_the_middle_of_other_work_is_interrupted(project: Project) -> None:
+    process = project.start("run", project.plan(ask("q", "Red?"), task(2, "charge", file="a")))
+    id = id_in(read_until(process, "started", " 2 "))
+    assert re.split("  +", project.call("list").stdout)[1] == "waiting"
+    kill(process)
+    assert re.split("  +", project.call("list").stdout)[1] == "interrupted"
+    assert project.call("resume", id).returncode == 4
+    assert re.split("  +", project.call("list").stdout)[1] == "waiting", "for two people"
+    asked = project.on_terminal("inbox", columns=70)[1]
+    assert "  Did it happen? Call charge" in asked
+    assert project.call("answer", id, "q", "yes, red").returncode == 0
+    assert re.search(r"^completed  q  human +Red\? yes, red$", project.call("show").stdout, re.MULTILINE)
 
 
 def test_a_command_of_another_name_is_told(project: Project) -> None:

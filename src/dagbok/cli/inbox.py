@@ -136,8 +136,9 @@ def _kind(item: wire.HumanInput) -> Text:
 
 
 def _asked(item: wire.HumanInput) -> str:
-    """Return what is asked; of an approval, whose words are always the same, what matters first."""
-    if item.kind != "approval" or item.shown is None:
+    """Return what is asked; where the words are always the same, what matters first."""
+    if item.kind not in (approval.KIND, doubt.KIND) or item.shown is None:
         return line(item.prompt)
     what = item.shown.get("description") or values.as_text(item.shown.get("params"))
-    return line(f"May it call {item.shown.get('tool')}? {what}")
+    about = f"May it call {item.shown.get('tool')}?" if item.kind == approval.KIND else "Did it happen?"
+    return line(f"{about} {what}")

@@ -21,6 +21,7 @@ from dagbok.cli.attempts import NO_TRIES, Tries, attempts_of
 from dagbok.cli.progress import called
 from dagbok.cli.terminal import clean, clean_json, is_terminal, line, out
 from dagbok.cli.words import REASONS, SIGNS, aligned, clock, counted, left, shown_error, shown_id, shown_tool, span
+from dagbok.domain import values
 from dagbok.domain.states import ENDED, ExecutionStatus, Reason
 
 #: A longer result is shown as it is: laying out Markdown takes its time.
@@ -65,8 +66,9 @@ def state(execution: wire.ExecutionSummary, *, alive: bool = True) -> str:
     """
     if execution.paused_at is not None and execution.completed_at is None:
         return "paused"
-    left_behind = not alive and execution.status in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
-    return "interrupted" if left_behind else str(execution.status)
+    # One that asks somebody may have been left in the middle of other work.
+    goes_on = execution.status in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING) or execution.running_tasks > 0
+    return "interrupted" if goes_on and not alive and execution.completed_at is None else str(execution.status)
 
 
 def took(execution: wire.ExecutionSummary, *, alive: bool) -> str:
@@ -188,7 +190,16 @@ def _described(step: wire.SubStep) -> str:
     other = "" if step.override is None else f"with other {', '.join(sorted(step.override))}"
     taken = REASONS[Reason.REUSED] if step.reason == Reason.REUSED else ""
     more = ", ".join(part for part in (again, other, taken) if part)
-    return f"{line(step.description, 120)}{f' ({more})' if more else ''}".strip()
+    return f"{_what(step)}{f' ({more})' if more else ''}".strip()
+
+
+def _what(step: wire.SubStep) -> str:
+    """Return what a step does, in the plan's words; of a question what is asked, and what was answered."""
+    if step.action_type != "human":
+        return line(step.description, 120)
+    asked = step.description or (step.input or step.tool_or_prompt_params).get("prompt", "")
+    answer = f" {line(values.as_text(step.result), 80)}" if step.status == "completed" else ""
+    return f"{line(values.as_text(asked), 120)}{answer}".strip()
 
 
 def _outcome(step: wire.SubStep) -> str:
