@@ -53,7 +53,7 @@ def test_waits_that_are_no_work_are_told_apart() -> None:
     ended.completed_at = begin + timedelta(milliseconds=900)
     assert headline(ended) == "completed in 18 ms, 2 of 2 sub-tasks completed"
     ended.completed_at = begin + timedelta(hours=2)
-    assert headline(ended) == "completed in 18 ms, 2 of 2 sub-tasks completed (2 h 00 m with all waits)"
+    assert headline(ended) == "completed in 18 ms, 2 of 2 sub-tasks completed (2 h 00 m from start to end)"
 
 
 def test_list_is_newest_first_and_one_line_each(diary: Project) -> None:

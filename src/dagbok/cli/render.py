@@ -155,7 +155,7 @@ def _with_waits(execution: wire.ExecutionSummary) -> str:
     whole_ms = (execution.completed_at - execution.started_at).total_seconds() * 1000
     if whole_ms < (execution.duration_ms or 0) + _WAITED_MS:
         return ""
-    return f" ({span(whole_ms)} with all waits)"
+    return f" ({span(whole_ms)} from start to end)"
 
 
 def _cancelled(execution: wire.ExecutionSummary) -> int:
