@@ -145,6 +145,33 @@ def test_cancelling_closes_the_question() -> None:
     assert (played.status, outcomes) == ("cancelled", {"cancelled"})
 
 
+def test_work_beside_a_question_is_active_time_and_waiting_alone_is_none() -> None:
+    played = Played(plan_of({"a": [], "b": [], "c": ["a"]}, a=HUMAN))
+    played.ask("a", "Well?")
+    played.now_ms += 60_000
+    played.begin("b")
+    played.now_ms += 5_000
+    played.complete("b", values.encode(1))
+    played.now_ms += 60_000
+    assert (played.status, played.header.duration_ms) == ("waiting", 5_010)
+    played.crash()
+    played.answer("a", "yes")
+    played.run("c")
+    assert (played.status, played.header.duration_ms) == ("completed", 5_030)
+
+
+def test_a_timer_beside_a_question_is_active_time_also_out_of_memory() -> None:
+    played = Played(plan_of({"a": [], "b": []}, a=HUMAN))
+    played.ask("a", "Well?")
+    played.begin("b", due_at=played.now_ms + 60_010)
+    parked_at, due_at = played.now_ms, played.now_ms + 60_000
+    played.execution = played.store.restored(parked=(parked_at, due_at))
+    played.now_ms = due_at
+    played.execution.take_over(played.now_ms)
+    played.ring()
+    assert (played.status, played.header.duration_ms) == ("waiting", 60_000)
+
+
 # -- time that is over -------------------------------------------------------------------------------------------------
 
 

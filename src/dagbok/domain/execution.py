@@ -141,7 +141,7 @@ class Execution(Adopt, Rerun):
         """
         if self.header.deadline_at is not None and self._allowed_ms is not None:
             self.header.deadline_at = min(self.header.deadline_at, now_ms + self._allowed_ms)
-        if self.status is ExecutionStatus.RUNNING:
+        if self._works:
             self.header.activate(now_ms)
             if self._parked is not None:
                 self.header.waited(*self._parked, now_ms)

@@ -277,14 +277,26 @@ class Flow:
         status = self.tally.status(last_status, started=started, cancelled=self.cancel_requested, paused=self.paused)
         if status is not self.status:
             self._enter(status, now_ms, resumed=resumed)
+        self._keep_time(now_ms)
+
+    def _keep_time(self, now_ms: int) -> None:
+        """Let the active time run while work goes on: also of what does beside a question to a person."""
+        if self._works is not self.header.active:
+            if self._works:
+                self.header.activate(now_ms)
+            else:
+                self.header.rest(now_ms)
+
+    @property
+    def _works(self) -> bool:
+        if self.status is ExecutionStatus.WAITING:
+            return bool(self.tally[StepStatus.RUNNING])
+        return self.status is ExecutionStatus.RUNNING
 
     def _enter(self, status: ExecutionStatus, now_ms: int, *, resumed: bool) -> None:
         assert status in EXECUTION_MOVES[self.status], f"{self.id}: {self.status} -> {status}"
         before, self.status = self.status, status
-        if status is not ExecutionStatus.RUNNING:
-            self.header.rest(now_ms)
         if status is ExecutionStatus.RUNNING:
-            self.header.activate(now_ms)
             if before is ExecutionStatus.WAITING and not resumed:
                 self._unwritten.event(EventType.EXECUTION_RESUMED, None, now_ms)
         elif status is ExecutionStatus.WAITING:
@@ -295,6 +307,7 @@ class Flow:
 
     def _finish(self, now_ms: int) -> None:
         header = self.header
+        header.rest(now_ms)
         header.completed_at = now_ms
         header.wake_at = header.parked_at = header.paused_at = None
         if self.synthesis is None:

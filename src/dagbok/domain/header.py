@@ -40,6 +40,10 @@ class Header:
         self.updated_at = max(now_ms, self.updated_at + 1)
         return self.updated_at
 
+    @property
+    def active(self) -> bool:
+        return self._active_since is not None
+
     def activate(self, now_ms: int) -> None:
         """Begin an active period."""
         self._active_since = now_ms
