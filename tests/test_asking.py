@@ -15,6 +15,7 @@ from dagbok.domain.states import ExecutionStatus, StepStatus
 from dagbok.errors import Conflict, NotFound, NotJson
 from dagbok.outside import open_commands
 from dagbok.settings import load
+from dagbok.testing import ScriptedTool
 
 QUESTION = {"id": "q", "action_type": "human", "tool_or_prompt": {"name": "human", "params": {"prompt": "Well?"}}}
 
@@ -221,5 +222,28 @@ def test_an_answer_that_nobody_has_applied_is_applied_by_whoever_takes_over(data
                 commander.write(id, "answer", "ann", {"taskId": "q", "answer": "yes"}, "q#1")
             assert await dagbok.take_over(id) == [id]
             assert (await dagbok.wait(id)).final_result == "yes"
+
+    asyncio.run(main())
+
+
+def test_who_approves_what_was_changed_meanwhile_has_not_approved_it(database_url: str) -> None:
+    async def main() -> None:
+        paid: list[Any] = []
+        pay = ScriptedTool("pay", lambda call: paid.append(call.params), effect="once")
+        asked = {"id": "b", "tool_or_prompt": {"name": "pay", "params": {"eur": 5}}, "requires_approval": True}
+        async with Dagbok(database_url, tools=[pay]) as dagbok:
+            id = (await dagbok.submit(_plan(asked))).execution_id
+            await dagbok.wait(id)
+            judged = dagbok.service.judge_answer(id, "b", {"decision": "approve"}, dagbok.service._calls)
+            await dagbok.cancel(id)
+            await dagbok.retry(id, overrides={"b": {"params": {"eur": 5000}}})
+            assert (await dagbok.wait(id)).status == "waiting"
+            settings = load(database_url=database_url)
+            with open_commands(settings, Vault.load(settings), command="test") as (_, commander):
+                commander.write(id, "answer", "ann", *judged)
+            await dagbok.service.let_hear()
+            assert ((await dagbok.wait(id)).status, paid) == ("waiting", [])
+            await dagbok.answer(id, "b", {"decision": "approve"})
+            assert ((await dagbok.wait(id)).status, paid) == ("completed", [{"eur": 5000}])
 
     asyncio.run(main())

@@ -233,7 +233,8 @@ class Diary:
         if question["kind"] == approval.KIND and isinstance(said, dict) and said["decision"] == "edit":
             plan, standing = self.reader.called(execution_id, task_id)
             said = answers.edited(said, values.decode(plan), task_id, values.decode(standing or "{}"), calls())
-        return {"taskId": task_id, "answer": said}, f"{task_id}#{question['number']}"
+        number = question["number"]
+        return {"taskId": task_id, "question": number, "answer": said}, f"{task_id}#{number}"
 
     def open_question(self, execution_id: str, task_id: str) -> Row:
         """Return the question that a sub-step waits with.

@@ -47,6 +47,20 @@ def test_an_approved_step_runs_with_what_was_shown() -> None:
     assert (closed.outcome, closed.answered_by, closed.answer) == ("answered", "bob", '{"decision":"approve"}')
 
 
+def test_an_answer_counts_for_the_question_that_was_seen_and_for_no_later_one() -> None:
+    """Its execution may have been cancelled and retried, with other params, before the answer was written."""
+    played = Played(plan_of({"a": []}, a=once("ann", **APPROVED)))
+    played.ask_approval("a")
+    played.cancel()
+    played.retry(overrides={TaskId("a"): {"params": {"to": "eve"}, "effect": "once"}})
+    played.ask_approval("a")
+    with pytest.raises(Conflict, match="Question 1 .* not open any more"):
+        played.answer("a", {"decision": "approve"}, number=1)
+    assert played.states() == {"a": "waiting:approval"}
+    played.answer("a", {"decision": "approve"}, number=2)
+    assert played.states() == {"a": "pending:approved"}
+
+
 def test_an_approval_outlives_retries_and_crashes() -> None:
     played = Played(plan_of({"a": []}, a={"tool_or_prompt": {"name": "pure", "params": {}}, **APPROVED}))
     played.ask_approval("a")

@@ -33,7 +33,8 @@ def apply(execution: Execution, command: Command, now_ms: int) -> None:
             execution.late(position, command.data["attempt"], command.data["brought"])
         elif command.kind == "answer":
             position = execution.index[command.data["taskId"]]
-            execution.answer(position, command.data["answer"], now_ms, by=command.by)
+            number = command.data.get("question")
+            execution.answer(position, command.data["answer"], now_ms, by=command.by, number=number)
         elif command.kind == "expire":
             execution.expire(execution.index[command.data["taskId"]], command.data["question"], now_ms)
         elif command.kind != "wake":

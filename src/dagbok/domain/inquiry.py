@@ -68,8 +68,13 @@ class Inquiry(Trying):
         self._unwritten.question(step.question)
         self._unwritten.touch(position, step)
 
-    def answer(self, position: int, answer: Json, now_ms: int, *, by: str | None = None) -> None:
+    def answer(
+        self, position: int, answer: Json, now_ms: int, *, by: str | None = None, number: int | None = None
+    ) -> None:
         """Apply a person's answer to the step's open question.
+
+        Whoever answers has seen one question: that with the `number`. Where the execution was cancelled and retried
+        meanwhile, another one may be open, about other params. None: of a release that did not say.
 
         For `human` the answer is the result; for the others it is `{"decision": ...}`: for `did_it_happen` retry,
         succeeded (with `result`?) or fail; for `approval` approve, edit (with `params`, and the `effect` of calling the
@@ -79,7 +84,7 @@ class Inquiry(Trying):
             Conflict: The step does not wait for an answer, or not for this one; nothing has changed.
         """
         step = self.steps[position]
-        question = self._open_question(step)
+        question = self._open_question(step, number)
         decision = answer.get("decision") if isinstance(answer, dict) else None
         allowed = DECISIONS.get(question.kind)
         if allowed is not None and decision not in allowed:
@@ -98,9 +103,12 @@ class Inquiry(Trying):
         else:
             self._decide_doubt(position, question, answer, now_ms)
 
-    def _open_question(self, step: Step) -> QuestionRow:
+    def _open_question(self, step: Step, number: int | None) -> QuestionRow:
         if step.status is not StepStatus.WAITING or step.question is None:
             message = f"Sub-step {step.task.id!r} of {self.id} does not wait for an answer; it is {step.status}."
+            raise Conflict(message, execution_id=self.id, task_id=step.task.id)
+        if number is not None and step.question.number != number:
+            message = f"Question {number} of sub-step {step.task.id!r} of {self.id} is not open any more."
             raise Conflict(message, execution_id=self.id, task_id=step.task.id)
         return step.question
 
@@ -138,12 +146,12 @@ class Inquiry(Trying):
         """Close the question whose time is over; `on_timeout`, then `on_failure`, decides what becomes of the step.
 
         Raises:
-            Conflict: It is not open (any more), or its time has been extended; nothing has changed.
+            Conflict: It is not open (any more), or waits without end; nothing has changed.
         """
         step = self.steps[position]
-        question = self._open_question(step)
-        if question.number != number or question.due_at is None:
-            message = f"Question {number} of sub-step {step.task.id!r} of {self.id} is not open any more."
+        question = self._open_question(step, number)
+        if question.due_at is None:
+            message = f"Question {number} of sub-step {step.task.id!r} of {self.id} has no time that could be over."
             raise Conflict(message, execution_id=self.id, task_id=step.task.id)
         self._close_question(step, QuestionOutcome.TIMED_OUT, now_ms)
         policy = step.task.on_timeout
