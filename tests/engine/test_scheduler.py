@@ -785,3 +785,28 @@ def test_the_tasks_of_the_program_are_left_as_they_are() -> None:
 
     with pytest.raises(SystemExit):
         asyncio.run(main())
+
+
+def test_what_became_ready_beside_the_failure_that_ends_it_all_is_not_queued_any_more() -> None:
+    """It stood in the queue of an execution that had ended, which so never was idle: whoever waited did so for ever."""
+
+    async def main() -> None:
+        gate = asyncio.Event()
+
+        async def hold(call: Call) -> object:
+            return await gate.wait() if call.task_id == "hold" else 7
+
+        bench = Bench(FakeTool("work", hold), max_concurrency=1)
+        params = {"prompt": "Well?", "assignee": "<Result from Task a>"}  # a number, and so nobody
+        asks = task("ask", tool="human", params=params, action_type="human")
+        made = execution(plan(task("a"), asks, task("b", "a"), task("c", "a")), bench.tools)
+        made.fail_fast = True
+        bench.scheduler.add(made)
+        await asyncio.sleep(0)
+        bench.add(plan(task("hold")))  # has the only slot from then on
+        await quiet()
+        assert made.status is ExecutionStatus.PARTIAL
+        assert bench.scheduler.get(made.id) is None
+        gate.set()
+
+    asyncio.run(main())

@@ -187,6 +187,8 @@ class Scheduler:
             self._changed(run)  # nothing to write; but nothing goes on of it any more
             return
         for position in positions:
+            if run.execution.ended:
+                return  # the one before could not start, and the first failure was to end it
             if self._needs_no_slot(run, position):
                 self._start(run, position)
             else:
