@@ -61,6 +61,22 @@ def test_an_answer_counts_for_the_question_that_was_seen_and_for_no_later_one() 
     assert played.states() == {"a": "pending:approved"}
 
 
+def test_params_that_nest_as_deep_as_values_may_are_shown_as_text() -> None:
+    """Asking about them failed: an engine that came back to such a step after a crash could not start."""
+    deep: Any = 1
+    for _ in range(values.MAX_DEPTH - 1):
+        deep = [deep]
+    input = values.encode({"rows": deep})
+    played = Played(plan_of({"a": []}, a=once("ann", **APPROVED)))
+    played.ask_approval("a", input=input)
+    played.answer("a", {"decision": "approve"})
+    played.begin("a", input=input)
+    played.crash()
+    assert played.states() == {"a": "waiting:outcome_unknown"}
+    for number in (1, 2):
+        assert values.decode(played.store.questions[TaskId("a"), number].shown or "")["params"] == input
+
+
 def test_an_approval_outlives_retries_and_crashes() -> None:
     played = Played(plan_of({"a": []}, a={"tool_or_prompt": {"name": "pure", "params": {}}, **APPROVED}))
     played.ask_approval("a")

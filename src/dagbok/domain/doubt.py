@@ -38,11 +38,15 @@ def question(step: Step, why: str, asked_at: int) -> QuestionRow:
 
 
 def shown_params(step: Step) -> Json:
-    """Return the params of the latest attempt, or of the first to come; of large ones the beginning, which says so."""
+    """Return the params of the latest attempt, or of the first to come; of large ones the beginning, which says so.
+
+    Those that nest as deep as a value may, by a result in them, are shown as text: what shows them nests deeper.
+    """
     text = values.encode(step.task.tool_or_prompt.params) if step.input is None else step.input
     whole = text.encode()
     if len(whole) <= MAX_PARAMS_BYTES:
-        return values.decode(text)
+        params = values.decode(text)
+        return text if any(True for _ in values.faults({"params": params})) else params
     start = whole[:MAX_PARAMS_BYTES].decode(errors="ignore")  # the cut may be inside a character
     return f"{start}… (cut: the first {MAX_PARAMS_BYTES:,} of {len(whole):,} bytes)"
 
