@@ -97,6 +97,7 @@ def found(overrides: dict[str, Any], document: Any = None, **more: Any) -> set[t
         ({"5": {"params": {"value": DEEP}}}, {("not_json", "/5/params/value" + "/0" * 195)}),
         ({"1": {"params": {"url": {"secret": "A_TOKEN"}}}}, {("unknown_secret", "/1/params/url")}),
         ({"1": {"params": {"url": "see hunter2!"}}}, {("literal_secret", "/1/params/url")}),
+        ({SYNTHESIS: {"model": "test:hunter2!"}}, {("literal_secret", f"/{SYNTHESIS}/model")}),
         ({"1": {"params": {"url": 1}}, "5": {"params": {}}}, {
             ("invalid_params", "/1/params/url"), ("invalid_params", "/5/params"),
         }),

@@ -80,6 +80,8 @@ def faults_of_all(
             found += wrong
         elif place is not None:
             sound[place[0]] = (TaskId(name), override)
+        else:  # the document has no place for it, so the check of that does not see it
+            found += validate.literals(override, redactor, name)
     if sound:
         found += _checked(document, sound, tools, limits or Limits(), redactor)
     return found
