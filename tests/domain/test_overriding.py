@@ -189,3 +189,18 @@ def test_ten_thousand_overrides_are_one_check_of_the_plan(monkeypatch: pytest.Mo
     monkeypatch.setattr(validate, "check", counting)
     assert found({str(id): {"params": {"url": "y"}} for id in range(10_000)}, document) == set()
     assert len(checked) == 1
+
+
+def test_thousands_of_unknown_sub_tasks_are_not_compared_with_all_that_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That took 18 ms for each of them: minutes of a server's time for one request."""
+    compared: list[str] = []
+    monkeypatch.setattr(overriding, "nearest", lambda name, known: compared.append(name))
+    assert len(found({f"1{id}": {} for id in range(1_000)})) == 1_000
+    assert 0 < len(compared) <= validate.MAX_SUGGESTIONS
+
+
+def test_a_sub_task_that_is_nearly_known_is_suggested() -> None:
+    (problem,) = overriding.faults_of_all({"sub_tasks": [task("fetch")]}, {"fetsch": {}}, tools=TOOLS)
+    assert problem.message.endswith("Did you mean 'fetch'?")

@@ -24,7 +24,7 @@ from dagbok.errors import BadInput, BadReference
 
 #: What an override may hold.
 FIELDS: Final = ("params", "tool", "model")
-#: Ids that are compared with one that is not known.
+#: Ids that are compared with one that is not known; and only for the first of thousands of these.
 _COMPARED: Final = 500
 
 Overrides = Mapping[str, Mapping[str, Json]]
@@ -68,11 +68,14 @@ def faults_of_all(
     redactor = redactor or Redactor({})
     tasks = {id: (at, item) for at, item in enumerate(document["sub_tasks"]) if (id := read_id(item["id"]))}
     found: list[Problem] = []
+    unknown = 0
     sound: dict[int, tuple[TaskId, dict[str, Json]]] = {}  # by the position of the sub-task
     for name, override in overrides.items():
         shown, place = redactor.text(name), tasks.get(TaskId(name))
         if place is None and (name != SYNTHESIS or not _has_synthesis(document)):
-            near = nearest(shown, tasks) if len(tasks) <= _COMPARED else None
+            compared = len(tasks) <= _COMPARED and unknown < validate.MAX_SUGGESTIONS
+            near = nearest(shown, tasks) if compared else None
+            unknown += 1
             found.append(Problem(pointer_to(shown), "unknown_task", _unknown(shown, near)))
             continue
         task = None if place is None else SubTask.model_validate(place[1])
