@@ -405,7 +405,16 @@ def test_a_doubtful_attempt_is_asked_about_with_what_it_was_called_with() -> Non
 def test_other_params_take_the_place_of_all_that_was_said_about_params() -> None:
     older = {"params": {"a": 1}, "model": "m", "edited": {"a": 2}, "tool": "t"}
     assert overrides.merged(older, {"params": {"a": 3}}) == {"params": {"a": 3}, "tool": "t"}
-    assert overrides.merged(older, {"model": "n"}) == {**older, "model": "n"}
+    without = {"params": {"a": 1}, "model": "m", "tool": "t"}
+    assert overrides.merged(without, {"model": "n"}) == {**without, "model": "n"}
+
+
+def test_another_tool_or_model_takes_the_place_of_what_somebody_has_edited() -> None:
+    """Edited params hid another model, and reached another tool, whose schema had never seen them."""
+    older = {"params": {"a": 1}, "edited": {"a": 2}}
+    assert overrides.merged(older, {"model": "n"}) == {"params": {"a": 1}, "model": "n"}
+    assert overrides.merged(older, {"tool": "t"}) == {"params": {"a": 1}, "tool": "t"}
+    assert overrides.merged({"tool": "t"}, {"edited": {"a": 2}}) == {"tool": "t", "edited": {"a": 2}}
 
 
 def test_what_in_edited_params_reads_like_a_reference_is_a_text() -> None:

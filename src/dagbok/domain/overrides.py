@@ -22,9 +22,11 @@ TOLD_BYTES: Final = 16 * 1024
 def merged(older: Mapping[str, Json], newer: Mapping[str, Json]) -> dict[str, Json]:
     """Return what stands after `newer` was said over `older`. Other fields are dropped.
 
-    Params take the place of all that was said about params before: also of a model, and of what somebody has edited.
+    Params take the place of all that was said about params before, also of a model. Whatever is new takes the place of
+    what somebody has edited: that was the whole of one call, which is not the one that is wanted now, and the new one
+    was judged without it.
     """
-    gone = ("model", "edited") if "params" in newer else ()
+    gone = ("model", "edited") if "params" in newer else ("edited",)
     both = {**{name: part for name, part in older.items() if name not in gone}, **newer}
     return {name: both[name] for name in FIELDS if name in both}
 
