@@ -46,18 +46,17 @@ class Adopt(Inquiry):
             step.override = values.decode(override)
             step.call(overrides.apply(self._planned(position), step.override), step.effect)
             self._unwritten.override(step)
-        self._unwritten.ready = [
-            position
-            for position, step in enumerate(self.steps)
-            if not step.unmet and step.startable and position != self.synthesis
-        ]
         for task_id, input in doubtful.items():
             position = self.index[task_id]
             step = self.steps[position]
             if not step.unmet:
                 step.input = input
-                self._unwritten.ready.remove(position)
                 self._ask_whether(position, "It was cut off in the execution that this one is a fork of.", now_ms)
+        self._unwritten.ready = [
+            position
+            for position, step in enumerate(self.steps)
+            if not step.unmet and step.startable and position != self.synthesis
+        ]
         self._settle(now_ms)
 
     def _take(self, position: int, row: StepRow) -> None:
