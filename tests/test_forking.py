@@ -519,6 +519,34 @@ def test_what_an_approval_has_edited_is_kept_with_its_result_and_asked_anew_wher
     _sound(database_url)
 
 
+def test_whether_it_happened_is_asked_about_what_was_called(database_url: str) -> None:
+    """Neither what the plan has, of params that were edited, nor what a retry has said since."""
+
+    async def main() -> None:
+        clock = FakeClock()
+        pay = ScriptedTool("pay", lambda _: clock.sleep(3600), effect="once", clock=clock)
+        tasks = (_task("a", tool="pay", params={"eur": 100}, requires_approval=True),
+                 _task("b", tool="pay", params={"eur": 1}))  # fmt: skip
+        async with Dagbok(database_url, tools=[pay], clock=clock) as dagbok:
+            id = await _submit(dagbok, _plan(*tasks))
+            await pay.called()
+            await dagbok.answer(id, "a", {"decision": "edit", "params": {"eur": 5}})
+            await pay.called(2)
+            await dagbok.cancel(id)
+            await dagbok.wait(id)
+            await dagbok.retry(id, overrides={"b": {"params": {"eur": 2}}})
+            for asking in (id, (await dagbok.fork(id)).execution_id):
+                asked = await dagbok.wait(asking)
+                questions = [asked[task_id].question for task_id in ("a", "b")]
+                assert [question.kind for question in questions if question] == ["did_it_happen"] * 2
+                assert [question.shown["params"] for question in questions if question and question.shown] == [
+                    {"eur": 5}, {"eur": 1}
+                ]  # fmt: skip
+
+    asyncio.run(main())
+    _sound(database_url)
+
+
 def test_the_options_of_the_origin_hold_for_the_fork_and_a_deadline_begins_anew(database_url: str) -> None:
     async def main() -> None:
         clock = FakeClock()

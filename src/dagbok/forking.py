@@ -113,6 +113,9 @@ class Forks:
             self._check_what_runs(document, split)
         finished = origins.with_values(stored.row["id"], [stored.steps[id] for id in split.reused])
         doubtful = origins.with_values(stored.row["id"], [stored.steps[id] for id in split.doubtful])
+        for id, row in doubtful.items():
+            if row.input is None and id in beside:  # what was called is what somebody has edited, not the plan's
+                doubtful[id] = row._replace(input=values.encode(beside[id]["edited"]))
         kept = {id: override for id, override in beside.items() if id in finished}
         if asks and plan.synthesis_plan.strip():
             kept[SYNTHESIS] = asks

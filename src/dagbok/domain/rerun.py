@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from dagbok.domain import values
 from dagbok.domain.events import EventType
 from dagbok.domain.flow import Flow
 from dagbok.domain.ids import TaskId
@@ -69,7 +70,9 @@ class Rerun(Flow):
         for position in again:
             step = self.steps[position]
             if position in doubtful:
-                step.input = doubtful[position]  # which the question shows
+                # Which the question shows, also that of a fork, and which an override is about to change.
+                before = values.encode(step.task.tool_or_prompt.params) if position in overridden else None
+                step.input = doubtful[position] or before
                 self._ask_whether(position, "It was cut off, and is to run again.", now_ms)
             elif not step.unmet:
                 self._unwritten.ready.append(position)
