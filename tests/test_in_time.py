@@ -161,6 +161,67 @@ def test_the_end_of_its_time_is_written_with_the_key_of_its_answer(database_url:
     asyncio.run(main())
 
 
+def test_a_question_is_to_be_closed_once_however_long_the_database_is_away(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every five seconds of an outage left one more command in the queue of the journal, of each question."""
+
+    async def main() -> None:
+        clock = FakeClock()
+        async with Dagbok(database_url, clock=clock) as dagbok:
+            id = (await dagbok.submit(_plan(_asked(on_timeout="skip"), _after("next")))).execution_id
+            await dagbok.wait(id)
+            journal, back, asked = dagbok.service._journal, asyncio.Event(), asyncio.Event()
+            write = journal.write_command
+            written: list[Any] = []
+
+            async def held(*args: Any, **more: Any) -> int:
+                written.append(args)
+                asked.set()
+                await back.wait()
+                return await write(*args, **more)
+
+            monkeypatch.setattr(journal, "write_command", held)
+            await clock.advance(HOUR_S)
+            await asked.wait()
+            for _ in range(10):
+                await clock.advance(5)
+            assert len(written) == 1
+            ended = asyncio.ensure_future(_ended(dagbok, id))
+            await asyncio.sleep(0)
+            back.set()
+            assert (await ended).status == "completed"
+
+    asyncio.run(main())
+
+
+def test_of_many_questions_whose_time_is_over_the_commands_are_read_together(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read all that had not been applied: quadratic in the questions of one moment."""
+    monkeypatch.setattr(local, "POLL_INTERVAL_S", 9_999)  # nobody looks for commands by himself
+
+    async def main() -> None:
+        clock = FakeClock()
+        many = [{**_asked(on_timeout="skip"), "id": str(number)} for number in range(50)]
+        async with Dagbok(database_url, clock=clock) as dagbok:
+            id = (await dagbok.submit(_plan(*many))).execution_id
+            await dagbok.wait(id)
+            read, reads = dagbok.service.reader.pending_commands, []
+
+            def counted(*args: Any) -> Any:
+                reads.append(args)
+                return read(*args)
+
+            monkeypatch.setattr(dagbok.service.reader, "pending_commands", counted)
+            ended = asyncio.ensure_future(_ended(dagbok, id))
+            await clock.advance(HOUR_S)
+            assert (await ended).skipped_tasks == 50
+            assert len(reads) < 10
+
+    asyncio.run(main())
+
+
 def test_reminders_come_at_ever_longer_intervals_and_leave_the_question_open(database_url: str) -> None:
     async def main() -> None:
         clock = FakeClock()

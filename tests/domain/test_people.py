@@ -54,7 +54,7 @@ def test_an_answer_counts_for_the_question_that_was_seen_and_for_no_later_one() 
     played.cancel()
     played.retry(overrides={TaskId("a"): {"params": {"to": "eve"}, "effect": "once"}})
     played.ask_approval("a")
-    with pytest.raises(Conflict, match="Question 1 .* not open any more"):
+    with pytest.raises(Conflict, match=r"Question 1 .* not open any more"):
         played.answer("a", {"decision": "approve"}, number=1)
     assert played.states() == {"a": "waiting:approval"}
     played.answer("a", {"decision": "approve"}, number=2)

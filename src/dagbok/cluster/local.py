@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from dagbok.cluster.alone import apply_and_release, redacted
+from dagbok.cluster.expired import Expired, Question
 from dagbok.cluster.timers import Due, Timers
 from dagbok.domain import doubt, values
 from dagbok.domain.call import Call
@@ -26,7 +27,6 @@ from dagbok.engine.outcomes import Outcome
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools
 from dagbok.engine.scheduler import Scheduler
 from dagbok.errors import (
-    Conflict,
     DagbokError,
     Fenced,
     Misconfigured,
@@ -125,6 +125,7 @@ class LocalWorker:
         self._poll: asyncio.Task[None] | None = None
         self._rescues: set[asyncio.Task[None]] = set()
         self._asking: set[asyncio.Task[None]] = set()  # what the engine itself asks, by commands
+        self._expired = Expired(self._write_expired, self.hear)
         scheduler.on_lost = self._lost
         scheduler.on_late = self.late
         scheduler.on_expired = self.expire
@@ -318,31 +319,27 @@ class LocalWorker:
         self._ask(self._tell_late(call, outcome))
 
     def expire(self, execution_id: ExecutionId, task_id: TaskId, number: int) -> None:
-        """Close a question whose time is over, unless it has its answer.
-
-        As a command, because an answer is one: whichever is written first counts, and none that was taken is dropped.
-        """
-        self._ask(self._tell_expired(execution_id, task_id, number))
+        """Close a question whose time is over, unless it has its answer."""
+        if not self._closing.is_set():
+            self._hold(self._expired.add(Question(execution_id, task_id, number)))
 
     def _ask(self, asking: Coroutine[Any, Any, None]) -> None:
         if self._closing.is_set():
             asking.close()
             return
-        task = asyncio.get_running_loop().create_task(asking)
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        self._hold(asyncio.get_running_loop().create_task(asking))
 
-    async def _tell_expired(self, execution_id: ExecutionId, task_id: TaskId, number: int) -> None:
+    def _hold(self, asking: asyncio.Task[None]) -> None:
+        if asking not in self._asking:
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+
+    def _write_expired(self, question: Question) -> Awaitable[int]:
+        execution_id, task_id, number = question
         data: dict[str, Json] = {"taskId": task_id, "question": number}
-        wait = f"{task_id}#{number}"
-        try:
-            with suppress(Conflict, NotFound):  # it has its answer; it was deleted
-                await self._journal.write_command(
-                    execution_id, "expire", data, None, at_ms=self.clock.now_ms(), wait=wait
-                )
-            await self.hear()
-        except DagbokError as exc:  # it is said again in a moment, or by whoever runs the execution next
-            log.warning("execution %s: question %s is not closed yet: %s", execution_id, wait, exc)
+        return self._journal.write_command(
+            execution_id, "expire", data, None, at_ms=self.clock.now_ms(), wait=f"{task_id}#{number}"
+        )
 
     async def _tell_late(self, call: Call, outcome: Outcome) -> None:
         try:
