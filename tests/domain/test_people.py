@@ -329,6 +329,24 @@ def test_a_failure_with_nothing_left_to_end_is_an_ordinary_one() -> None:
     assert (played.status, played.header.error_code) == ("partial", "sub_tasks_failed")
 
 
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_no_synthesis_follows_the_first_failure_though_it_came_last(order: tuple[str, str]) -> None:
+    played = fast({"a": [], "b": [], "c": ["b"]}, synthesis=True)
+    for id in ("a", "b"):
+        played.begin(id)
+    for id in order:
+        if id == "b":
+            played.fail(id, "boom", "it broke")
+        elif played.status == "running":
+            played.complete(id, "1")
+    assert played.states()["__SYNTHESIS__"] == "cancelled:fail_fast"
+    assert (played.status, played.header.error_code) == ("partial" if order[0] == "a" else "failed", "fail_fast")
+    played.retry()
+    played.run("b", "c") if order[0] == "a" else played.run("a", "b", "c")
+    played.run("__SYNTHESIS__")
+    assert played.status == "completed"
+
+
 def test_a_body_that_has_not_begun_is_not_doubtful_when_another_failure_ends_it() -> None:
     played = fast({"a": [], "b": [], "c": []}, b=once("ann"), c=once("eve"))
     for id in ("a", "b", "c"):

@@ -159,7 +159,9 @@ class Trying(Flow):
             self._unwritten.event(EventType.SUBSTEP_FAILED, step, now_ms, data)
             self._failures.append(position)
             self._skip_descendants(position, now_ms)
-            if self.fail_fast and self.tally.open:
+            # Also where the synthesis alone is left: whether it runs must not depend on which of two ends first.
+            left = self.tally.open or (self.synthesis is not None and not self.steps[self.synthesis].ended)
+            if self.fail_fast and left:
                 message = f"Ended at the first failure: {step.task.id!r} ({code}): {message}"
                 self.abort(Reason.FAIL_FAST, values.clean(message, 2000), now_ms)
         self._settle(now_ms)
