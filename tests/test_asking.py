@@ -243,7 +243,11 @@ def test_who_approves_what_was_changed_meanwhile_has_not_approved_it(database_ur
                 commander.write(id, "answer", "ann", *judged)
             await dagbok.service.let_hear()
             assert ((await dagbok.wait(id)).status, paid) == ("waiting", [])
-            await dagbok.answer(id, "b", {"decision": "approve"})
+            with pytest.raises(Conflict, match="was closed, with its execution"):
+                await dagbok.answer(id, "b", {"decision": "approve"}, number=1)
+            with pytest.raises(Conflict, match="has not asked question 3 yet"):
+                await dagbok.answer(id, "b", {"decision": "approve"}, number=3)
+            await dagbok.answer(id, "b", {"decision": "approve"}, number=2)
             assert ((await dagbok.wait(id)).status, paid) == ("completed", [{"eur": 5000}])
 
     asyncio.run(main())

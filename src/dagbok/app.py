@@ -327,10 +327,16 @@ class Dagbok:
         return wire.HumanInputList.read(views.human_inputs_json(await asyncio.to_thread(read)))
 
     async def answer(
-        self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
+        self,
+        execution_id: str,
+        task_id: str,
+        answer: Mapping[str, Json],
+        *,
+        number: int | None = None,
+        by: str | None = None,
     ) -> None:
         """Answer the question of a sub-step, and return once its execution goes on with that; see `Service.answer`."""
-        await self._asked(self.service.answer(execution_id, task_id, answer, by=by), execution_id)
+        await self._asked(self.service.answer(execution_id, task_id, answer, number=number, by=by), execution_id)
 
     async def take_over(self, *execution_ids: str) -> Sequence[str]:
         """Go on with unfinished executions that nobody runs; return those that now run here.

@@ -214,7 +214,13 @@ class Diary:
         return overriding.write(values.decode(text), standing)
 
     def judge_answer(
-        self, execution_id: str, task_id: str, answer: Mapping[str, Json], calls: Callable[[], Calls]
+        self,
+        execution_id: str,
+        task_id: str,
+        answer: Mapping[str, Json],
+        calls: Callable[[], Calls],
+        *,
+        number: int | None = None,
     ) -> tuple[dict[str, Json], str]:
         """Return what the command `answer` says for an answer to the open question of a sub-step, and its `wait`.
 
@@ -223,29 +229,33 @@ class Diary:
             task_id: The sub-task that waits.
             answer: See `answers.read`.
             calls: Returns what there is to know of the tools here; called where params are edited.
+            number: Of the question that was seen; None: whichever is open.
 
         Raises:
             NotFound, Conflict: No such sub-step; it does not wait, or has its answer already, or its time is over.
             InvalidAnswer: The answer does not fit; with every problem.
         """
-        question = self.open_question(execution_id, task_id)
+        question = self.open_question(execution_id, task_id, number)
         said = answers.read(question["kind"], question["answer_schema"], answer)
         if question["kind"] == approval.KIND and isinstance(said, dict) and said["decision"] == "edit":
             plan, standing = self.reader.called(execution_id, task_id)
             said = answers.edited(said, values.decode(plan), task_id, values.decode(standing or "{}"), calls())
-        number = question["number"]
-        return {"taskId": task_id, "question": number, "answer": said}, f"{task_id}#{number}"
+        data = {"taskId": task_id, "question": question["number"], "answer": said}
+        return data, f"{task_id}#{question['number']}"
 
-    def open_question(self, execution_id: str, task_id: str) -> Row:
-        """Return the question that a sub-step waits with.
+    def open_question(self, execution_id: str, task_id: str, number: int | None = None) -> Row:
+        """Return the question that a sub-step waits with; with `number` that one, and no later one.
 
         Raises:
             NotFound, Conflict: No such sub-step; it does not wait: the message says how its last question was closed.
         """
-        question = self.reader.question(execution_id, task_id)
+        question = self.reader.question(execution_id, task_id, number)
         if question is not None and question["closed_at"] is None:
             return question
         status = self._step_status(execution_id, task_id)
+        if question is None and number is not None:
+            message = f"Sub-step {task_id!r} of {execution_id} has not asked question {number} yet; it is {status}."
+            raise Conflict(message, execution_id=execution_id, task_id=task_id)
         if question is None:
             raise Conflict(f"Sub-step {task_id!r} of {execution_id} does not wait for an answer; it is {status}.")
         raise answers.too_late(

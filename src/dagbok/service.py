@@ -359,7 +359,13 @@ class Service(Diary):
         return number
 
     async def answer(
-        self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
+        self,
+        execution_id: str,
+        task_id: str,
+        answer: Mapping[str, Json],
+        *,
+        number: int | None = None,
+        by: str | None = None,
     ) -> int:
         """Answer the open question of a sub-step; durable when this returns, applied right after.
 
@@ -371,6 +377,7 @@ class Service(Diary):
             answer: `{"input": value}` to a question of the plan; to an approval `{"decision": "approve" | "reject"}`,
                 or `{"decision": "edit", "params": {...}}` with all params in place of those shown; to "did it happen?"
                 `{"decision": "retry" | "succeeded" | "fail", "result"?: value}`.
+            number: Of the question that was seen. A later one is about something else, perhaps, and is not answered.
             by: Who answers.
 
         Raises:
@@ -380,7 +387,9 @@ class Service(Diary):
         # Before it is judged, because what is wrong with an answer is told with parts of it.
         values.check(by)
         answer, by = self.redactor.value(dict(answer)), self.redactor.value(by)
-        data, wait = await asyncio.to_thread(self.judge_answer, execution_id, task_id, answer, self._calls)
+        data, wait = await asyncio.to_thread(
+            self.judge_answer, execution_id, task_id, answer, self._calls, number=number
+        )
         await self._ensure_available()
         number = await self._journal.write_command(
             ExecutionId(execution_id), "answer", data, by, at_ms=self._worker.clock.now_ms(), wait=wait

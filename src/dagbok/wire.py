@@ -385,6 +385,13 @@ class AnswerRequest(Shape):
     )
     params: dict[str, Any] | None = Field(None, description="With `edit`: all params, in place of those shown")
     result: Any = Field(None, description="With `succeeded`: what it brought")
+    number: int | None = Field(
+        None,
+        ge=1,
+        le=2**31 - 1,
+        description="Of the question that was seen: a later one is about something else, perhaps, and is not answered "
+        "by this. Absent: whichever is open",
+    )
     by: Annotated[str, Field(max_length=200)] | None = None
 
 

@@ -14,7 +14,7 @@ from cli.test_inbox import approved, ask
 from dagbok.app import Vault
 from dagbok.cli import asking
 from dagbok.client import Client
-from dagbok.errors import Fenced
+from dagbok.errors import Conflict, Fenced
 from dagbok.outside import Commander, open_commands
 from dagbok.settings import load
 
@@ -68,6 +68,29 @@ def test_a_server_applies_it_and_goes_on(project: Project) -> None:
         assert (ended.status, ended["q"].result, ended["s"].result) == ("completed", "yes", "y")
         items = client.human_inputs(status="all").human_inputs
         assert {item.task_id: item.answered_by for item in items} == {"q": "ann", "s": getpass.getuser()}
+
+
+def test_who_has_seen_a_question_answers_no_later_one(project: Project) -> None:
+    """While somebody thinks, the execution is cancelled and retried with other params: those nobody has approved."""
+    with project.serving() as url, Client(url) as client:
+        plan = project.plan(approved("s", "say", text="x"))
+        id = client.submit((project.folder / plan).read_text()).execution_id
+        client.wait(id, timeout_s=20)
+
+        def change() -> None:
+            client.cancel(id)
+            client.wait(id, timeout_s=20)
+            client.retry(id, overrides={"s": {"params": {"text": "y"}}})
+            client.wait(id, timeout_s=20)
+
+        code, seen = project.on_terminal("answer", id, typed=[("(Enter ", change), ("for later): ", "a\n")])
+        assert code == 2
+        assert f"The question of sub-step 's' of {id} was closed, with its execution, at" in " ".join(seen.split())
+        with pytest.raises(Conflict, match="was closed"):
+            client.answer(id, "s", {"decision": "approve"}, number=1)
+        assert client.get(id).status == "waiting"
+        client.answer(id, "s", {"decision": "approve"}, number=2)
+        assert client.wait(id, timeout_s=20)["s"].result == "y"
 
 
 def test_an_approval_is_approved_edited_or_rejected(project: Project) -> None:

@@ -72,8 +72,8 @@ async def read(request: Request) -> Submission:
     return Submission(document.get("plan"), dag_id, options, tuple(faults), "/plan", len(data))
 
 
-async def read_answer(request: Request) -> tuple[dict[str, Any], str | None]:
-    """Return the answer of a request, without what is null, and who gives it.
+async def read_answer(request: Request) -> tuple[dict[str, Any], int | None, str | None]:
+    """Return the answer of a request, without what is null, the number of its question, and who gives it.
 
     Raises:
         HTTPException: 415, it is not JSON by its own words.
@@ -82,7 +82,7 @@ async def read_answer(request: Request) -> tuple[dict[str, Any], str | None]:
     """
     require_json(request.headers)
     answer = _fitting(wire.AnswerRequest, await request.body(), "The answer")
-    return answer.model_dump(exclude_unset=True, exclude={"by"}), answer.by
+    return answer.model_dump(exclude_unset=True, exclude={"by", "number"}), answer.number, answer.by
 
 
 async def read_command(request: Request, shape: type[S]) -> S:

@@ -266,7 +266,7 @@ NOT_READY: Final = {**READY, "status": "not_ready"}
 ANSWERED: Final = {"message": ANSWERED_MESSAGE, "executionId": EXECUTION_ID}
 ANSWERS: Final[dict[str, Any]] = {
     "input": {"summary": "To a question of the plan", "value": {"input": "the blue one", "by": "ann"}},
-    "approve": {"summary": "May it run? Yes", "value": {"decision": "approve", "by": "ann"}},
+    "approve": {"summary": "May it run? Yes", "value": {"decision": "approve", "number": 1, "by": "ann"}},
     "edit": {
         "summary": "May it run? With other params",
         "value": {"decision": "edit", "params": {"to": "bob@example.com", "subject": "The promises"}, "by": "ann"},

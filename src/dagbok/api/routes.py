@@ -291,8 +291,8 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         _storable(execution_id, "execution")
         _storable(task_id, "sub-step")
         _writable(service)
-        given, by = await body.read_answer(request)
-        await service.answer(execution_id, task_id, given, by=by)
+        given, number, by = await body.read_answer(request)
+        await service.answer(execution_id, task_id, given, number=number, by=by)
         answer = wire.CommandResponse(message=examples.ANSWERED_MESSAGE, execution_id=execution_id)
         return answers.json(answer.model_dump_json(by_alias=True).encode(), 202)
 

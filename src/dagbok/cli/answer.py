@@ -76,7 +76,7 @@ class _Judge:
     def __call__(self, question: Question, answer: Answer) -> Judged:
         """Return what the command says. Raises InvalidAnswer, Conflict, NotFound."""
         answer = self.secrets.redactor.value(answer)
-        return self.diary.judge_answer(self.execution_id, question.task_id, answer, self.calls)
+        return self.diary.judge_answer(self.execution_id, question.task_id, answer, self.calls, number=question.number)
 
 
 def answer(which: str, task_id: str | None, given: Given, *, by: str | None, json: bool, settings: Settings) -> int:

@@ -77,7 +77,7 @@ class Desk:
         """Ask what opens until the execution has ended here, or waits for what is left unanswered."""
 
         async def give(question: Question, answer: Answer) -> None:
-            await dagbok.answer(self.execution_id, question.task_id, answer, by=by)
+            await dagbok.answer(self.execution_id, question.task_id, answer, number=question.number, by=by)
 
         await self.see_to(lambda: dagbok.service.wait(self.execution_id), give, watch)
 

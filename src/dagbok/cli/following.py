@@ -82,7 +82,7 @@ async def _ask(client: AsyncClient, watch: Watch, desk: Desk, by: str | None) ->
             await asyncio.gather(settled, return_exceptions=True)
 
     async def give(question: Question, answer: Answer) -> None:
-        await client.answer(desk.execution_id, question.task_id, answer, by=by)
+        await client.answer(desk.execution_id, question.task_id, answer, number=question.number, by=by)
         with suppress(TimeoutError):  # durable it is; whether the execution has settled is told only once it is applied
             await asyncio.wait_for(desk.closed(question), _ANSWER_S)
 

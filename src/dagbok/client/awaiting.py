@@ -149,10 +149,16 @@ class AsyncClient:
         )  # fmt: skip
 
     async def answer(
-        self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
+        self,
+        execution_id: str,
+        task_id: str,
+        answer: Mapping[str, Json],
+        *,
+        number: int | None = None,
+        by: str | None = None,
     ) -> wire.CommandResponse:
         """See `Client.answer`."""
-        return await self._send(calls.answer(execution_id, task_id, answer, by))
+        return await self._send(calls.answer(execution_id, task_id, answer, number, by))
 
     async def delete(self, execution_id: str, *, force: bool = False) -> wire.DeleteResponse:
         """See `Client.delete`."""

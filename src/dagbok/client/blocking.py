@@ -199,7 +199,13 @@ class Client:
         )  # fmt: skip
 
     def answer(
-        self, execution_id: str, task_id: str, answer: Mapping[str, Json], *, by: str | None = None
+        self,
+        execution_id: str,
+        task_id: str,
+        answer: Mapping[str, Json],
+        *,
+        number: int | None = None,
+        by: str | None = None,
     ) -> wire.CommandResponse:
         """Answer the question of a sub-step: durable when this returns. `by` says who, at most 200 characters.
 
@@ -209,6 +215,7 @@ class Client:
             answer: `{"input": value}` to a question of the plan; to an approval `{"decision": "approve" | "reject"}` or
                 `{"decision": "edit", "params": {...}}`; to "did it happen?"
                 `{"decision": "retry" | "succeeded" | "fail", "result"?: value}`.
+            number: Of the question that was seen: where another one is open by now, that is a Conflict.
             by: Who answers, for the diary.
 
         Raises:
@@ -218,7 +225,7 @@ class Client:
             StoreUnavailable: The server cannot be reached, or cannot write now; nothing was changed.
             OutcomeUnknown: The answer was lost. Look, or answer again: a question takes one answer.
         """
-        return self._send(calls.answer(execution_id, task_id, answer, by))
+        return self._send(calls.answer(execution_id, task_id, answer, number, by))
 
     def delete(self, execution_id: str, *, force: bool = False) -> wire.DeleteResponse:
         """Remove an execution that has ended; with `force` one that has not is cancelled first.

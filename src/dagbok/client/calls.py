@@ -153,9 +153,12 @@ def human_inputs(**filters: str | int | datetime | None) -> Call[wire.HumanInput
     return Call("GET", f"{_API}/human-inputs", _read(wire.HumanInputList.read), params)
 
 
-def answer(execution_id: str, task_id: str, said: Mapping[str, Json], by: str | None) -> Call[wire.CommandResponse]:
+def answer(
+    execution_id: str, task_id: str, said: Mapping[str, Json], number: int | None, by: str | None
+) -> Call[wire.CommandResponse]:
     """What somebody answers to the question of a sub-step."""
-    content = values.encode({**said, **({} if by is None else {"by": by})}).encode()
+    more = {name: value for name, value in (("number", number), ("by", by)) if value is not None}
+    content = values.encode({**said, **more}).encode()
     path = _path(execution_id, "sub-steps", task_id, "input")
     return Call("POST", path, _read(wire.CommandResponse.read), content=content)
 

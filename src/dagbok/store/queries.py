@@ -312,11 +312,13 @@ class Reader:
                 query = query.where(of.id < after.id)
         return self._rows(query.limit(wanted.limit + 1))
 
-    def question(self, execution_id: str, task_id: TaskId | str) -> Row | None:
-        """Return the latest question of a sub-step, open or closed."""
+    def question(self, execution_id: str, task_id: TaskId | str, number: int | None = None) -> Row | None:
+        """Return a question of a sub-step, open or closed: the latest, or that with a number."""
         query = select(human_inputs).where(
             human_inputs.c.execution_id == execution_id, human_inputs.c.task_id == task_id
         )
+        if number is not None:
+            query = query.where(human_inputs.c.number == number)
         return self._row(query.order_by(human_inputs.c.number.desc()).limit(1))
 
     def called(self, execution_id: str, task_id: str) -> tuple[JsonText, JsonText | None]:
