@@ -810,3 +810,26 @@ def test_what_became_ready_beside_the_failure_that_ends_it_all_is_not_queued_any
         gate.set()
 
     asyncio.run(main())
+
+
+def test_a_retry_waits_until_the_execution_that_ended_has_left_the_memory() -> None:
+    """The end is durable a moment before the engine hears so. What began then belonged to nobody, and after a crash
+    nobody went on with it."""
+
+    async def main() -> None:
+        async def fail(call: Call) -> object:
+            raise ToolError("no", code="tool_error")
+
+        journal = FakeJournal(held=True)
+        bench = Bench(FakeTool("work", fail), journal=journal)
+        made = bench.add(plan(task("a", retry={"max_attempts": 1})))
+        await quiet()
+        assert made.ended
+        assert not bench.scheduler.apply(Command(1, made.id, "retry", {}, None, 0))
+        assert made.status is ExecutionStatus.FAILED
+        while journal.waiting:
+            journal.release()
+            await quiet()
+        assert bench.scheduler.get(made.id) is None
+
+    asyncio.run(main())

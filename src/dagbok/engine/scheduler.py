@@ -112,7 +112,7 @@ class Scheduler:
         execution.take_over(self.clock.now_ms())
         self._ring(run)  # before anything begins: its deadline may have passed
         if command is not None:
-            self.apply(command)
+            self._apply(run, command)
         if not execution.changed:  # otherwise its ready steps start once the closed attempts are durable
             self._enqueue(run, execution.take_ready())
             self._check(run)
@@ -156,7 +156,8 @@ class Scheduler:
         """Apply a command to an execution in memory; see `commands.apply`.
 
         Returns:
-            Whether that was done: one that is leaving the memory takes no command any more.
+            Whether that was done: one that is leaving the memory takes no command any more, or, as it has ended, no
+            retry.
 
         Raises:
             NotFound: The execution is not in memory.
@@ -164,14 +165,17 @@ class Scheduler:
         run = self._runs.get(command.execution_id)
         if run is None:
             raise NotFound(f"Execution {command.execution_id} is not run here.", execution_id=command.execution_id)
-        if run.parking:
-            return False
+        if run.parking or (command.kind == "retry" and run.execution.ended):
+            return False  # the commit under way lets go of it: what began now would belong to nobody
+        self._apply(run, command)
+        return True
+
+    def _apply(self, run: Run, command: Command) -> None:
         commands.apply(run.execution, command, self.clock.now_ms())
         if run.execution.paused:
             self._hold(run, self._slots.discard(run))
             run.queued = 0
         self._changed(run)
-        return True
 
     async def left(self, id: ExecutionId) -> None:
         """Return once an execution that is leaving the memory has left it."""
