@@ -76,6 +76,7 @@ class _Victim:
     caller: int = 0
     predecessor: _Victim | None = None  # that lived when it was started
     died_ms: float = 0.0  # when it was killed
+    opened: bool = False  # as far as it has told
 
     @property
     def takes_over(self) -> bool:
@@ -253,6 +254,7 @@ class Round:
         words = victim.errors.read_text(errors="replace") if victim.errors.exists() else ""
         told = [line for line in sidelog.read(self._log)[0] if line.get("of", line["pid"]) == victim.pid]
         phases = {line["phase"]: line["ms"] for line in told if line["what"] == "phase"}
+        victim.opened = "open" in phases
         # Where nobody listens to SIGINT yet, Python itself has the last word, and some more.
         early = victim.life.signal is signal.SIGINT and victim.life.end.startswith("stop") and "open" not in phases
         interrupted = early and (code in (130, -signal.SIGINT) or words.rstrip().endswith("KeyboardInterrupt"))
@@ -269,8 +271,9 @@ class Round:
         if "Traceback" in words and not interrupted:
             self._judge.accuse(Law.PROCESS, f"a {kind} victim told of an error; see {victim.errors}: {words[-600:]}")
         before = victim.predecessor
-        # One that stops gives the lock back by itself.
+        # One that stops gives the lock back by itself, and one that has not opened may not have had it yet.
         lived = before is not None and before.life.end in ("kill", "line") and phases.get("open", inf) < before.died_ms
+        lived = lived and before is not None and before.opened
         if before is not None and lived:
             self._judge.accuse(Law.TWO, f"{victim.pid} opened the database, and {before.pid} was not dead yet")
         if "open" in phases and before is None:
