@@ -129,6 +129,26 @@ def test_a_cancelled_execution_goes_on_where_it_was_cut_off(database_url: str) -
     _sound(database_url)
 
 
+def test_what_was_paused_when_it_was_cancelled_goes_on(database_url: str) -> None:
+    tool = Tool()
+
+    async def main() -> str:
+        async with Dagbok(database_url, tools=[tool.tool]) as dagbok:
+            plan = _plan(_task("a", tool="human", action_type="human"), _task("b", "a"))
+            plan["sub_tasks"][0]["tool_or_prompt"] = {"name": "human", "params": {"prompt": "Which?"}}
+            id = await _submit(dagbok, plan)
+            await dagbok.pause(id)
+            await dagbok.cancel(id)
+            await dagbok.retry(id)
+            await dagbok.wait(id)
+            await dagbok.answer(id, "a", {"input": 1})
+            return (await dagbok.wait(id)).status
+
+    assert asyncio.run(main()) == "completed"
+    assert tool.log == {"b": 1}
+    _sound(database_url)
+
+
 def test_a_once_step_that_was_cut_off_is_asked_about_unless_it_is_named(database_url: str) -> None:
     async def main() -> None:
         hangs = ScriptedTool("work", [Hang(), Hang(), "sent"], effect="once")
