@@ -109,6 +109,7 @@ def _look(url: str, offset: int, size_bytes: int, faults: list[str]) -> Look:
             return Look(offset, {}, size_bytes, tables=False, faults=faults)
         if schema != migrations.head():
             faults = [*faults, f"its tables are those of {schema}: a migration was cut in two"]
+            return Look(offset, {}, size_bytes, tables=False, faults=faults)
         return Look(offset, laws.read(database), size_bytes, faults=faults)
     finally:
         database.close()

@@ -89,6 +89,8 @@ class Zygote:
 
 def main() -> None:
     """Obey."""
+    # A shell that starts the campaign in the background lets it ignore Ctrl-C, and what it forks would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for module in _PRELOADED:
         importlib.import_module(module)
     assert threading.active_count() == 1, "a thread would not live on in what is forked"
