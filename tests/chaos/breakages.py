@@ -24,9 +24,10 @@ from typing import Any
 from dagbok.app import Dagbok
 from dagbok.cluster.local import LocalWorker
 from dagbok.cluster.timers import Timers
-from dagbok.domain import trying
+from dagbok.domain import fork, rerun, trying
 from dagbok.domain.execution import Execution
 from dagbok.domain.states import AttemptOutcome, Effect
+from dagbok.domain.step import Step
 from dagbok.domain.unwritten import Unwritten
 from dagbok.engine.scheduler import Scheduler
 from dagbok.store import commit, takeover
@@ -206,6 +207,15 @@ def lets_no_time_be_over() -> None:
 
 
 @_breakage
+def forgets_what_a_fork_took_over() -> None:
+    def forget(row: Any) -> Any:
+        anew = {"status": "pending", "reason": None, "result": None, "completed_at": None}
+        return row._replace(**anew) if row.reason == "reused" else row
+
+    _stored(lambda stored: replace(stored, steps=[forget(row) for row in stored.steps]))
+
+
+@_breakage
 def counts_failures_anew() -> None:
     _stored(lambda stored: replace(stored, failures={}))
 
@@ -306,6 +316,74 @@ def puts_once_bodies_back_when_it_stops() -> None:
         return broken
 
     _patch(Scheduler, "_suspend", around)
+
+
+# -- people ----------------------------------------------------------------------------------------------------------
+
+
+@_breakage
+def asks_nobody_whether_it_may_run() -> None:
+    _set(Step, "needs_approval", property(lambda self: False))
+
+
+@_breakage
+def runs_what_was_rejected() -> None:
+    def around(decide: Function) -> Function:
+        def broken(self: Any, position: int, answer: Any, *args: Any) -> None:
+            decide(self, position, {"decision": "approve"} if answer["decision"] == "reject" else answer, *args)
+
+        return broken
+
+    _patch(Execution, "_decide_approval", around)
+
+
+@_breakage
+def drops_answers_whose_time_was_over_when_they_are_applied() -> None:
+    def around(answer: Function) -> Function:
+        def broken(self: Any, position: int, said: Any, now_ms: int, *, by: str | None = None) -> None:
+            asked = self.steps[position].question
+            if asked is None or asked.due_at is None or now_ms < asked.due_at:
+                answer(self, position, said, now_ms, by=by)
+            elif self.steps[position].task.on_timeout != "remind":
+                self.expire(position, asked.number, now_ms)
+
+        return broken
+
+    _patch(Execution, "answer", around)
+
+
+@_breakage
+def takes_a_second_answer() -> None:
+    def around(write_command: Function) -> Function:
+        def broken(*args: Any, wait: str | None = None, **named: Any) -> Any:
+            return write_command(*args, wait=None, **named)
+
+        return broken
+
+    _patch(takeover, "write_command", around)
+
+
+@_breakage
+def forgets_the_overrides_of_a_retry() -> None:
+    _patch(Execution, "_overridden", lambda _: lambda *args: {})
+
+
+@_breakage
+def repeats_what_was_cut_off_when_it_is_retried() -> None:
+    _set(rerun, "_is_doubtful", lambda step: False)
+
+
+@_breakage
+def runs_in_a_fork_what_may_have_happened() -> None:
+    _set(fork, "is_doubtful", lambda row, effect: False)
+
+
+@_breakage
+def takes_over_in_a_fork_what_stands_on_what_changed() -> None:
+    def around(is_same: Function) -> Function:
+        return lambda before, after, row, **named: True
+
+    _patch(fork, "_is_same", around)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -15,17 +15,31 @@ from typing import Any
 
 import laws
 from chaos import plans, sidelog
+from chaos.asked import Asked, approved
+from chaos.changes import Changes
 from chaos.endings import Ending, decisions
+from chaos.forks import ForkJudge
 from chaos.looks import Look
 from chaos.plans import Planned
+from chaos.tools import digest_of
 from chaos.violations import Law, Violation
+from dagbok.domain.ids import SYNTHESIS
 from dagbok.domain.states import ENDED
 from laws import Written
 
 Step = tuple[str, str]  # execution, task
 
+#: How a step has ended for good, whatever anybody wants.
+_DONE = ("completed", "chosen")
+
 #: What the side log calls an accepted command, and what the database does.
-_ACCEPTED = {"answered": "answer", "cancelled": "cancel", "paused": "pause", "resumed": "resume"}
+_ACCEPTED = {
+    "answered": "answer", "cancelled": "cancel", "paused": "pause", "resumed": "resume", "retried": "retry"
+}  # fmt: skip
+#: Why something may be refused: it came too late, or the process died.
+_TOO_LATE = ("conflict", "outcome_unknown", "store_unavailable")
+#: The same by what the side log calls that. What is to run again may do so already: an earlier life asked for it, too.
+_REFUSALS = {"refused": _TOO_LATE, "not retried": (*_TOO_LATE, "invalid_input"), "not forked": ("conflict",)}
 
 
 class Judge:
@@ -41,23 +55,31 @@ class Judge:
         self._intended: set[int] = set()
         self._commands: Counter[tuple[str, str]] = Counter()  # accepted ones, by execution and kind
         self._starts: dict[Step, list[Mapping[str, Any]]] = defaultdict(list)
+        self._starts_in_order: list[Mapping[str, Any]] = []
         self._ends: dict[Step, list[Mapping[str, Any]]] = defaultdict(list)
-        self._ended: dict[Step, tuple[str, str]] = {}  # what stood in the row of a step when it was first seen ended
-        self._deadlines: dict[str, int | None] = {}
-        self._judged: set[str] = set()  # executions that ended
+        self._answers: dict[str, list[Mapping[str, Any]]] = defaultdict(list)  # accepted and misplaced, by execution
+        self._forks: dict[str, Mapping[str, Any]] = {}  # who asked for them first, by the name of the wish
+        #: What stood in the row of a step when it was first seen ended, and how often it had been let run again.
+        self._ended: dict[Step, tuple[str, str, int]] = {}
+        self._deadlines: dict[tuple[str, int], int | None] = {}  # by execution, and how often it was retried
+        self._judged: set[tuple[str, int]] = set()  # executions that ended, likewise
         self._diaries: dict[str, tuple[int, str]] = {}  # the length and checksum of a diary when it was last seen
 
     def see(self, look: Look) -> None:
         """Judge what happened up to `look`."""
         fresh = self._hear(look)
         self.accuse(Law.UNSOUND, *look.faults)
+        for line in fresh:
+            if line["what"] == "start":
+                self._may_run_again(line, look)
         for written in look.executions.values():
             self.accuse(Law.DIARY, *laws.broken(written))
             self._is_known(written)
             self._grows_only(written)
-            if written.ended and written.execution["id"] not in self._judged:
-                self._judged.add(written.execution["id"])
-                self._ended_rightly(written)
+            time = (written.execution["id"], written.execution["retry_count"])
+            if written.ended and time not in self._judged:
+                self._judged.add(time)
+                self._ended_rightly(written, look)
         for execution in self._accepted.keys() - look.executions.keys():
             self.accuse(Law.LOST, f"{execution} was accepted, and is lost")
             return
@@ -65,7 +87,8 @@ class Judge:
             found = sum(row["kind"] == kind for row in look.executions[execution].commands)
             if found < accepted:
                 self.accuse(Law.LOST, f"{execution}: of {accepted} accepted commands to {kind} it {found} are there")
-        numbers = Counter(_number(written) for written in look.executions.values())
+        first = [written for written in look.executions.values() if written.execution["forked_from"] is None]
+        numbers = Counter(map(_number, first))
         self.accuse(Law.LOST, *(f"plan {number} became {n} executions" for number, n in numbers.items() if n > 1))
         for line in fresh:
             if line["what"] == "start":
@@ -75,6 +98,9 @@ class Judge:
         """Judge the end, when all is over."""
         self.see(look)
         open_ones = [written for written in look.executions.values() if not written.ended]
+        for written in look.executions.values():
+            planned = plans.make(self._seed, _number(written))
+            self.accuse(Law.WRONG, *self._asked_rightly(planned, written))
         self.accuse(Law.STUCK, *(f"{written.execution['id']} never ended: {_open(written)}" for written in open_ones))
 
     # -- the side log -------------------------------------------------------------------------------------------------
@@ -86,6 +112,8 @@ class Judge:
         for line in lines:
             what = line["what"]
             self.counts[what] += 1
+            if what in ("answered", "misplaced"):
+                self._answers[line["execution"]].append(line)
             if what == "start":
                 self._start(line)
             elif what in ("end", "fail"):
@@ -97,23 +125,32 @@ class Judge:
             elif what == "accepted":
                 self._accepted[line["execution"]] = line["plan"]
                 self.counts["replayed"] += line["replayed"]
-            elif what == "refused" and line["code"] not in ("conflict", "outcome_unknown", "store_unavailable"):
+            elif what == "fork":
+                self._forks.setdefault(line["by"], {**line, "line": len(self._starts_in_order)})
+            elif what == "forked":
+                self._accepted[line["fork"]] = 0
+            elif what in _REFUSALS and line["code"] not in _REFUSALS[what]:
                 self.accuse(Law.PROCESS, f"the engine refused: {line}")
         return lines
 
     def _start(self, line: Mapping[str, Any]) -> None:
         step = (line["execution"], line["task"])
-        if step in self._ended:
-            was = self._ended[step][0]
-            self.accuse(Law.RAN_AGAIN, f"{_named(step)} was {was} in the database, and its body started again: {line}")
-        if line["key"] != f"{line['execution']}:{line['task']}:0":
-            self.accuse(Law.WRONG, f"{_named(step)} has the idempotency key {line['key']}")
         twice = [other for other in self._starts[step] if other["attempt"] == line["attempt"]]
         if any(other["pid"] == line["pid"] for other in twice):
             self.accuse(Law.REPEATED, f"{_named(step)}: one process began attempt {line['attempt']} twice")
         if self._starts[step]:
             self.counts["started again"] += 1
         self._starts[step].append(line)
+        self._starts_in_order.append(line)
+
+    def _may_run_again(self, line: Mapping[str, Any], look: Look) -> None:
+        """What had ended does not begin again, unless it was lost and somebody wanted that."""
+        step = (line["execution"], line["task"])
+        if step not in self._ended or (written := look.executions.get(step[0])) is None:
+            return
+        was, _, times = self._ended[step]
+        if was in _DONE or len(Changes(written).put_back.get(step[1], ())) <= times:
+            self.accuse(Law.RAN_AGAIN, f"{_named(step)} was {was} in the database, and its body started again: {line}")
 
     # -- at every look ------------------------------------------------------------------------------------------------
 
@@ -125,15 +162,23 @@ class Judge:
     def _grows_only(self, written: Written) -> None:
         """What has ended stays as it is, and the diary is only written on."""
         id, deadline_at = written.execution["id"], written.execution["deadline_at"]
-        if self._deadlines.setdefault(id, deadline_at) != deadline_at:
-            self.accuse(Law.CHANGED, f"{id} had the deadline {self._deadlines[id]}, and has {deadline_at}")
+        known = self._deadlines.setdefault((id, written.execution["retry_count"]), deadline_at)
+        if known != deadline_at:
+            self.accuse(Law.CHANGED, f"{id} had the deadline {known}, and has {deadline_at}")
+        put_back = Changes(written).put_back
         for task_id, row in written.steps.items():
+            times = len(put_back.get(task_id, ()))
+            if (before := self._ended.get((id, task_id))) and times > before[2]:
+                if before[0] in _DONE and task_id != SYNTHESIS:
+                    self.accuse(Law.CHANGED, f"{id} {task_id} was {before[0]}, and was let run again")
+                del self._ended[id, task_id]
             if row["status"] not in ENDED:
                 if (id, task_id) in self._ended:
                     was = self._ended[id, task_id][0]
                     self.accuse(Law.CHANGED, f"{id} {task_id} was {was}, and is {row['status']}")
                 continue
-            now = (row["status"], _checksum([row["result"], row["error"], row["attempt"], row["completed_at"]]))
+            checksum = _checksum([row["result"], row["error"], row["attempt"], row["completed_at"]])
+            now = ("chosen" if row["reason"] == "chosen" else row["status"], checksum, times)
             before = self._ended.setdefault((id, task_id), now)
             if before != now:
                 self.accuse(Law.CHANGED, f"{id} {task_id} ended as {before[0]}; its row has changed: {row['status']}")
@@ -155,22 +200,69 @@ class Judge:
             self.accuse(Law.EARLY, f"{id} {task_id} ran before {lost} were durable")
         if row["effect"] == "once" and row["attempt"] < line["attempt"]:
             self.accuse(Law.EARLY, f"{id} {task_id} ran before the start of attempt {line['attempt']} was durable")
+        task = plans.make(self._seed, _number(written)).tasks[task_id]
+        if task.approval and not approved(written, task_id):
+            self.accuse(Law.EARLY, f"{id} {task_id} ran before somebody had let it run")
+        self._was_given(line, written)
 
-    def _ended_rightly(self, written: Written) -> None:
+    def _was_given(self, line: Mapping[str, Any], written: Written) -> None:
+        """A body is called as its plan says, or as people have said since."""
+        id, task_id = line["execution"], line["task"]
+        prefix, _, revision = line["key"].rpartition(":")
+        if prefix != f"{id}:{task_id}" or not 0 <= int(revision) <= written.steps[task_id]["revision"]:
+            self.accuse(Law.WRONG, f"{id} {task_id} has the idempotency key {line['key']}")
+            return
+        planned = plans.make(self._seed, _number(written)).tasks[task_id]
+        task, tool = Changes(written).called(planned, int(revision))
+        results = {parent: json.loads(written.steps[parent]["result"] or "null") for parent in task.parents}
+        expected = (tool, digest_of(task_id, task.inputs(results)))
+        if (line["tool"], line["digest"]) != expected:
+            self.accuse(Law.WRONG, f"{id} {task_id} was to be {expected} at revision {revision}, and was {line}")
+
+    def _asked_rightly(self, planned: Planned, written: Written) -> list[str]:
+        id = written.execution["id"]
+        faults = [*Changes(written).faults(), *Asked(planned, written, self._answers[id]).faults()]
+        return [f"{id} (plan {planned.number}): {fault}" for fault in faults]
+
+    def _ended_rightly(self, written: Written, look: Look) -> None:
         id, planned = written.execution["id"], plans.make(self._seed, _number(written))
-        ends = {task_id: self._ends[id, task_id] for task_id in written.steps}
+        origins = _origins(written, look)
+        ends = {
+            task_id: next((found for of in origins if (found := self._ends[of, task_id])), [])
+            for task_id in written.steps
+        }
         for fault in Ending(planned, written, ends).faults():
             self.accuse(Law.WRONG, f"{id} (plan {planned.number}): {fault}")
+        self.accuse(Law.WRONG, *self._asked_rightly(planned, written))
+        if written.execution["forked_from"] is not None:
+            self._forked_rightly(planned, written, look)
         for task_id, row in written.steps.items():
             if row["effect"] == "once":
                 self._was_allowed(written, task_id)
+
+    def _forked_rightly(self, planned: Planned, fork: Written, look: Look) -> None:
+        id, by = fork.execution["id"], fork.execution["idempotency_key"]
+        asked, origin = self._forks.get(by), look.executions.get(fork.execution["forked_from"])
+        if asked is None or origin is None or asked["execution"] != fork.execution["forked_from"]:
+            self.accuse(Law.WRONG, f"{id} is a fork of {fork.execution['forked_from']}, and asked was {asked}")
+            return
+        before: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for line in self._starts_in_order[: asked["line"]]:
+            if line["execution"] == asked["execution"]:
+                before[line["task"]].append(line)
+        starts = {task_id: self._starts[id, task_id] for task_id in fork.steps}
+        for fault in ForkJudge(planned, fork, origin, asked).faults(starts, before):
+            self.accuse(Law.WRONG, f"{id} (plan {planned.number}), a fork of {asked['execution']}: {fault}")
 
     def _was_allowed(self, written: Written, task_id: str) -> None:
         """A body that may run once begins again only where it said it had failed, or somebody said: retry."""
         id = written.execution["id"]
         began = sorted(line["attempt"] for line in self._starts[id, task_id])
         failed = {row["number"] for row in written.attempts if row["task_id"] == task_id and row["outcome"] == "failed"}
-        leaves = sum(decision == "retry" for decision in decisions(written, task_id))
+        changes, decided = Changes(written), decisions(written, task_id)
+        # Whoever says that it failed, and lets it run again, or names it for that, has looked as well.
+        failed_and_again = min(decided.count("fail"), len(changes.put_back.get(task_id, ())))
+        leaves = decided.count("retry") + failed_and_again + changes.named(task_id)
         repeated = [number for number in began[:-1] if number not in failed]
         if len(repeated) > leaves or len(set(began)) < len(began):
             self.accuse(
@@ -202,6 +294,14 @@ class Judge:
             counts[f"attempts {row['outcome']}"] += 1
         for row in written.questions:
             counts[f"questions {row['kind']}"] += 1
+            counts[f"questions {row['outcome']}"] += 1
+            counts["edits"] += row["kind"] == "approval" and '"edit"' in (row["answer"] or "")
+            counts["rejections"] += row["kind"] == "approval" and '"reject"' in (row["answer"] or "")
+        counts["executions retried"] += written.execution["retry_count"]
+        counts["overrides"] += sum(row["revision"] for row in written.steps.values())
+        counts["forks"] += written.execution["forked_from"] is not None
+        counts["steps reused"] += sum(row["reason"] == "reused" for row in written.steps.values())
+        counts["executions fail_fast"] += written.execution["error_code"] == "fail_fast"
         counts["timers"] += sum(task.kind == "wait" for task in planned.tasks.values())
 
     def accuse(self, law: Law, *cases: str) -> None:
@@ -212,6 +312,16 @@ class Judge:
 def _number(written: Written) -> int:
     """Return the number of its plan."""
     return int(json.loads(written.execution["labels"])["plan"])
+
+
+def _origins(written: Written, look: Look) -> list[str]:
+    """Return its id, and those that it is a fork of."""
+    found: list[str] = []
+    at: Written | None = written
+    while at is not None:
+        found.append(at.execution["id"])
+        at = look.executions.get(at.execution["forked_from"] or "")
+    return found
 
 
 def _named(step: Step) -> str:

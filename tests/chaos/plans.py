@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -23,6 +23,12 @@ Use = Literal["dependency", "part", "whole", "text"]
 _SHAPES = ("chain", "fan", "layers", "random", "random")
 _EFFECTS = ("pure", "idempotent", "once")
 _POLICIES = ("fail", "skip", "default")
+
+#: What is said to a task that asks whether it may run; "" for one that does not ask.
+Approval = Literal["", "approve", "edit", "reject"]
+#: When a question is answered: as soon as somebody sees it, about when its time is over, after a reminder, or never.
+Patience = Literal["prompt", "close", "reminded", "never"]
+_PATIENCE: tuple[Patience, ...] = ("prompt", "close", "close", "never", "never")
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,22 @@ class Task:
     seconds: float = 0.0  # of a timer
     flaky: int = 0  # so many attempts fail, and the next one does not
     retry: Mapping[str, Any] | None = None
+    approval: Approval = ""
+    timeout_s: float | None = None  # of a question
+    on_timeout: str = "fail"
+    patience: Patience = "prompt"  # of whoever answers it
+    # What is called since somebody has changed that:
+    more: tuple[str, ...] = ()  # inputs beside those of the plan
+    given: tuple[str, ...] | None = None  # inputs in place of those of the plan
+
+    def called(self, params: Mapping[str, Any], *, edited: bool = False) -> Task:
+        """Return the task as it is called with these params; `edited`: they hold no references."""
+        own = tuple(params["inputs"])
+        if edited:
+            return replace(self, fails=False, flaky=0, more=(), given=own)
+        references = sum(use != "dependency" for use in self.parents.values())
+        fails, flaky = params.get("fails", False), params.get("flaky", 0)
+        return replace(self, fails=fails, flaky=flaky, more=own[references:], given=None)
 
     @property
     def code(self) -> str | None:
@@ -66,7 +88,10 @@ class Task:
 
     def inputs(self, results: Mapping[str, Any]) -> list[Any]:
         """Return what its references stand for, said without the code under test."""
-        return [_used(parent, use, results[parent]) for parent, use in self.parents.items() if use != "dependency"]
+        if self.given is not None:
+            return list(self.given)
+        used = [_used(parent, use, results[parent]) for parent, use in self.parents.items() if use != "dependency"]
+        return [*used, *self.more]
 
 
 @dataclass(frozen=True)
@@ -81,6 +106,13 @@ class Planned:
     cancelled: bool  # somebody asks for its end while it runs
     paused: bool  # somebody pauses it for a while
     deadline_s: float | None
+    fail_fast: bool
+    retries: int  # so often somebody runs again what was lost
+    forked: Literal["", "running", "ended"]  # when somebody forks it
+
+    def params(self, task_id: str) -> dict[str, Any]:
+        """Return the params of a task, as the plan has them."""
+        return next(dict(t["tool_or_prompt"]["params"]) for t in self.document["sub_tasks"] if t["id"] == task_id)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -97,7 +129,8 @@ class Planned:
 def make(seed: int, number: int) -> Planned:
     """Return the plan of this number."""
     rng = random.Random(f"{seed}/plan/{number}")
-    tasks = {task.id: task for task in _tasks(rng)}
+    people = random.Random(f"{seed}/people/{number}")
+    tasks = {task.id: _with_people(task, people) for task in _tasks(rng)}
     synthesis = rng.random() < 0.25
     document = {
         "original_request": f"Plan {number} of the campaign",
@@ -108,7 +141,12 @@ def make(seed: int, number: int) -> Planned:
     deadline_s = rng.uniform(0.2, 4.0) if rng.random() < 0.08 else None
     key = f"plan-{number}" if rng.random() < 0.75 else None
     cancelled, paused = rng.random() < 0.06, rng.random() < 0.12
-    return Planned(number, document, tasks, synthesis, key, cancelled, paused, deadline_s)
+    fail_fast = people.random() < 0.06
+    retries = people.choices((0, 1, 2), (45, 38, 17))[0]
+    forked: Literal["", "running", "ended"] = people.choices(("", "running", "ended"), (70, 15, 15))[0]
+    return Planned(
+        number, document, tasks, synthesis, key, cancelled, paused, deadline_s, fail_fast, retries, forked
+    )  # fmt: skip
 
 
 def _tasks(rng: random.Random) -> list[Task]:
@@ -154,6 +192,34 @@ def _task(id: str, parents: list[str], rng: random.Random) -> Task:
     )
 
 
+def _with_people(task: Task, rng: random.Random) -> Task:
+    """Return a task that people have something to say about: an approval, a question whose time may be over."""
+    if task.kind == "human":
+        if rng.random() < 0.25:
+            return task
+        on_timeout = rng.choice(("fail", "skip", "default", "remind"))
+        patience: Patience = "reminded" if on_timeout == "remind" else rng.choice(_PATIENCE)
+        return replace(task, timeout_s=round(rng.uniform(0.1, 0.7), 3), on_timeout=on_timeout, patience=patience)
+    if rng.random() > 0.12:
+        return task
+    approval: Approval = rng.choices(("approve", "edit", "reject"), (40, 45, 15))[0]
+    if approval == "edit" and (task.kind != "work" or task.code):
+        approval = "approve"  # what is to fail is to go on to do that
+    return replace(task, approval=approval, patience=rng.choice(("prompt", "prompt", "close")))
+
+
+def edited(task: Task, by: str) -> dict[str, Any]:
+    """Return what somebody puts in place of the params of a task while approving it."""
+    # What reads like a reference is a text there.
+    return {"task": task.id, "inputs": [f"edited by {by}", "{{ tasks.t0.result }}"], "kb": task.kb}
+
+
+def changed(planned: Planned, task: Task, by: str) -> dict[str, Any]:
+    """Return what somebody calls a task with from now on: as it was, but that it works, and one input more."""
+    inputs = [*planned.params(task.id)["inputs"], f"changed by {by}"]
+    return {"task": task.id, "inputs": inputs, "kb": task.kb}
+
+
 def _retry(rng: random.Random) -> dict[str, Any]:
     codes = rng.choice(({}, {"retry_on": [SCRIPTED, FLAKY, "timeout"]}, {"retry_on": [FLAKY]}))
     return {
@@ -181,8 +247,12 @@ def _document(task: Task, rng: random.Random) -> dict[str, Any]:
         document["action_type"] = task.kind
     if task.retry is not None:
         document["retry"] = task.retry
-    if task.policy == "default":
+    if "default" in (task.policy, task.on_timeout):
         document["default"] = task.default
+    if task.approval:
+        document["requires_approval"] = True
+    if task.timeout_s is not None:
+        document |= {"timeout_seconds": task.timeout_s, "on_timeout": task.on_timeout}
     if task.kind == "late":
         document[rng.choice(("timeout_seconds", "idle_timeout_seconds"))] = 0.03
     return document

@@ -137,7 +137,7 @@ class Round:
         if self._breakage and kind == "fresh":
             kind = "served"  # an interpreter of its own would be whole
         opening_s = self._opening_s(kind)
-        end: End = rng.choices(("kill", "line", "stop", "stop and kill"), (58, 20, 10, 12))[0]
+        end: End = rng.choices(("kill", "line", "stop", "stop and kill"), (40, 38, 10, 12))[0]
         # Some die while they open, some in the midst of work, some after it; nobody makes the tables in peace.
         early, part, later_s = rng.random() < 0.3, rng.random(), rng.uniform(0, 0.6)
         if not self._tables:

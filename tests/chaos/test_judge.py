@@ -19,8 +19,9 @@ from chaos.round import Round
 from chaos.violations import Law
 from chaos.zygote import Zygote
 
-#: Its first plan has steps of every kind, and none that ends it early.
-SEED = 2208
+#: Its first plan has steps of every kind, approvals, a question that nobody answers in time, and none that ends it
+#: early; it is retried with overrides, and forked.
+SEED = 29181
 
 
 @dataclass
@@ -48,6 +49,14 @@ class Case:
         """Return the line of the side log in which the body of a sub-step starts."""
         starts = (line for line in self.lines if line["what"] == "start")
         return next(s for s in starts if (s["execution"], s["task"]) == (row["execution_id"], row["task_id"]))
+
+    def question(self, fits: Callable[[Any], bool]) -> Any:
+        """Return the first question that fits."""
+        return next(row for written in self.executions.values() for row in written.questions if fits(row))
+
+    @property
+    def fork(self) -> Any:
+        return next(written for written in self.executions.values() if written.execution["forked_from"])
 
     def judged(self, judge: Judge, log: Path, *, finish: bool) -> set[Law]:
         """Let it be judged, and return the laws that it breaks."""
@@ -161,6 +170,88 @@ def a_final_result_of_nobody(case: Case) -> None:
         written.execution["final_result"] = '{"of": "nobody"}'
 
 
+def a_body_that_nobody_has_let_run(case: Case) -> None:
+    case.question(_approved)["answer"] = '{"decision": "reject"}'
+
+
+def _approved(row: Any) -> bool:
+    return row["kind"] == "approval" and '"approve"' in (row["answer"] or "")
+
+
+def a_body_that_is_not_given_what_somebody_has_edited(case: Case) -> None:
+    edited = case.question(lambda row: '"edit"' in (row["answer"] or ""))
+    case.start_of(edited)["digest"] = "0" * 24
+
+
+def an_edit_that_is_forgotten(case: Case) -> None:
+    row = case.question(lambda row: '"edit"' in (row["answer"] or ""))
+    case.executions[row["execution_id"]].steps[row["task_id"]]["override"] = None
+
+
+def an_override_that_is_forgotten(case: Case) -> None:
+    retry = next(line for line in case.lines if line["what"] == "retry" and line["overrides"])
+    events = case.executions[retry["execution"]].events
+    events[:] = [e for e in events if e["type"] != "substep.overridden" or retry["by"] not in e["data"]]
+
+
+def an_override_of_nobody(case: Case) -> None:
+    retry = next(line for line in case.lines if line["what"] == "retry" and line["overrides"])
+    for row in case.executions[retry["execution"]].commands:
+        if row["kind"] == "retry":
+            row["data"] = "{}"
+
+
+def a_second_answer(case: Case) -> None:
+    commands = case.first.commands
+    commands.append({**next(row for row in commands if row["kind"] == "answer"), "by": "another"})
+
+
+def an_accepted_answer_that_does_not_count(case: Case) -> None:
+    row = case.question(lambda row: row["kind"] == "human" and row["outcome"] == "answered")
+    row["answered_by"] = "another"
+
+
+def a_time_that_is_over_early(case: Case) -> None:
+    row = case.question(lambda row: row["outcome"] == "timed_out")
+    row["due_at"] = row["closed_at"] + 1
+
+
+def a_question_that_is_asked_twice(case: Case) -> None:
+    row = case.question(_approved)
+    case.executions[row["execution_id"]].questions.append({**row, "number": row["number"] + 1})
+
+
+def _reused(case: Case) -> Any:
+    return next(row for row in case.fork.steps.values() if row["reason"] == "reused")
+
+
+def a_step_that_was_taken_over_and_runs(case: Case) -> None:
+    start = case.start_of(case.worked(lambda row: row["effect"] == "pure"))
+    row = _reused(case)
+    case.lines.append({**start, "execution": row["execution_id"], "task": row["task_id"]})
+
+
+def a_step_that_was_not_taken_over(case: Case) -> None:
+    _reused(case)["reason"] = None
+
+
+def another_result_of_what_was_taken_over(case: Case) -> None:
+    _reused(case)["result"] = "{}"
+
+
+def a_fork_of_another(case: Case) -> None:
+    case.fork.execution["forked_from"] = "another"
+
+
+def a_lost_fork(case: Case) -> None:
+    del case.executions[case.fork.execution["id"]]
+
+
+def a_lost_retry(case: Case) -> None:
+    for written in case.executions.values():
+        written.commands[:] = [row for row in written.commands if row["kind"] != "retry"]
+
+
 def a_broken_database(case: Case) -> None:
     case.faults.append("Page 7 is never used")
 
@@ -186,6 +277,21 @@ def a_broken_database(case: Case) -> None:
         (a_timer_that_rings_early, Law.DIARY),
         (a_step_that_fails_for_no_reason, Law.WRONG),
         (a_final_result_of_nobody, Law.WRONG),
+        (a_body_that_nobody_has_let_run, Law.EARLY),
+        (a_body_that_is_not_given_what_somebody_has_edited, Law.WRONG),
+        (an_edit_that_is_forgotten, Law.WRONG),
+        (an_override_that_is_forgotten, Law.WRONG),
+        (an_override_of_nobody, Law.WRONG),
+        (a_second_answer, Law.WRONG),
+        (an_accepted_answer_that_does_not_count, Law.WRONG),
+        (a_time_that_is_over_early, Law.WRONG),
+        (a_question_that_is_asked_twice, Law.WRONG),
+        (a_step_that_was_taken_over_and_runs, Law.WRONG),
+        (a_step_that_was_not_taken_over, Law.WRONG),
+        (another_result_of_what_was_taken_over, Law.WRONG),
+        (a_fork_of_another, Law.WRONG),
+        (a_lost_fork, Law.LOST),
+        (a_lost_retry, Law.LOST),
         (a_broken_database, Law.UNSOUND),
     ],
     ids=lambda value: getattr(value, "__name__", "-"),

@@ -39,3 +39,4 @@ def test_nothing_is_lost_and_nothing_done_runs_twice_though_processes_are_killed
     assert counts["executions completed"]
     assert counts["attempts interrupted"]
     assert counts["started again"]
+    assert counts["questions approval"]

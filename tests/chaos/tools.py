@@ -40,11 +40,17 @@ def _log() -> SideLog:
 class _Body:
     """One run of a body, as the side log tells it."""
 
-    def __init__(self, context: ToolContext, task: str, inputs: Any, kb: int, code: str, reports: int) -> None:
-        self._context, self._task, self._inputs, self._kb = context, task, inputs, kb
+    def __init__(
+        self, tool: str, context: ToolContext, task: str, inputs: Any, kb: int, code: str, reports: int
+    ) -> None:
+        self._context, self._task, self._kb = context, task, kb
         self._code, self._reports = code, reports
-        self._ids = {"execution": context.execution_id, "task": context.task_id, "attempt": context.attempt}
-        _log().write("start", **self._ids, key=context.idempotency_key)
+        self._digest = digest_of(task, inputs)
+        self._ids = {
+            "execution": context.execution_id, "task": context.task_id, "attempt": context.attempt,
+            "key": context.idempotency_key,
+        }  # fmt: skip
+        _log().write("start", **self._ids, tool=tool, digest=self._digest)
 
     def report(self) -> None:
         for number in range(self._reports):
@@ -54,9 +60,8 @@ class _Body:
         if self._code:
             _log().write("fail", **self._ids)
             raise ToolError("This task fails, as its plan says.", code=self._code)
-        digest = digest_of(self._task, self._inputs)
-        result = result_of(self._task, digest, self._kb)
-        _log().write("end", **self._ids, digest=digest)
+        result = result_of(self._task, self._digest, self._kb)
+        _log().write("end", **self._ids, digest=self._digest)
         return result
 
 
@@ -77,7 +82,7 @@ def _on_loop(effect: Any, max_concurrency: int | None = None) -> Any:
         flaky: int = 0,
         reports: int = 0,
     ) -> Any:
-        run = _Body(context, task, inputs, kb, _code(context, fails, flaky), reports)
+        run = _Body(f"{effect}_on_loop", context, task, inputs, kb, _code(context, fails, flaky), reports)
         run.report()
         if ms:
             await asyncio.sleep(ms / 1000)
@@ -98,7 +103,7 @@ def _in_thread(effect: Any, max_concurrency: int | None = None) -> Any:
         flaky: int = 0,
         reports: int = 0,
     ) -> Any:
-        run = _Body(context, task, inputs, kb, _code(context, fails, flaky), reports)
+        run = _Body(f"{effect}_in_thread", context, task, inputs, kb, _code(context, fails, flaky), reports)
         run.report()
         if ms:
             time.sleep(ms / 1000)

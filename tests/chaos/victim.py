@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import httpx2
 
 from chaos import breakages
-from chaos.driving import Driver, Embedded, Served
+from chaos.driving import Driver
+from chaos.engines import Embedded, Served
 from chaos.sidelog import VARIABLE, SideLog
 from chaos.tools import TOOLS
 from dagbok import AsyncClient, Dagbok
