@@ -32,7 +32,10 @@ _OPENING_S = {"embedded": 0.06, "served": 0.08, "fresh": 0.8}
 #: A round with so many lives to each kill has victims that die by themselves.
 _LIVES_PER_KILL = 4
 
-#: kill: after a time. line: after so many more lines of the side log. stop: properly, by a signal. stop and kill: while
+#: Lines of the side log that tell of what has to be durable by then. What was told too early is lost right after them.
+_DURABLE = ("accepted", "answered", "forked", "retried", "start")
+
+#: kill: after a time. line: right after so many more of those lines. stop: properly, by a signal. stop and kill: while
 #: it stops.
 End = Literal["kill", "line", "stop", "stop and kill"]
 
@@ -149,7 +152,7 @@ class Round:
             kind,
             end,
             after_s if end != "line" else opening_s + 0.7,
-            lines=rng.randint(1, 120),
+            lines=rng.randint(1, 60),
             signal=rng.choice((signal.SIGTERM, signal.SIGINT)),
             kill_after_s=rng.uniform(0, 0.25),
             successor=rng.random() < 0.12 and end != "stop",
@@ -220,9 +223,9 @@ class Round:
         offset = self._log.stat().st_size if self._log.exists() else 0
         seen = 0
         while seen < lines and time.monotonic() < deadline:
-            time.sleep(0.002)  # the log of another process gives no signal
+            time.sleep(0.0005)  # the log of another process gives no signal
             found, offset = sidelog.read(self._log, offset)
-            seen += len(found)
+            seen += sum(line["what"] in _DURABLE for line in found)
 
     def _end(self, victim: _Victim, number: signal.Signals | None) -> None:
         """Kill a victim and its caller, or see it end by itself, and hear its last words."""
