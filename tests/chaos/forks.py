@@ -110,10 +110,11 @@ class ForkJudge:
         attempt = before[-1]["attempt"]
         outcomes = {r["outcome"] for r in self._origin.attempts if (r["task_id"], r["number"]) == (task_id, attempt)}
         asked = [q for q in self._origin.questions if q["task_id"] == task_id and q["kind"] == "did_it_happen"]
-        if "failed" in outcomes or any(q["answer"] is not None for q in asked):
-            return False
+        about = [q for q in asked if json.loads(q["shown"])["attempt"] == attempt and q["answer"] is not None]
+        if "failed" in outcomes or any(q["closed_at"] < self._created_at for q in about):
+            return False  # somebody knew
         here = [q for q in self._fork.questions if q["task_id"] == task_id and q["kind"] == "did_it_happen"]
-        return not here
+        return not any(q["number"] == 1 for q in here)
 
 
 def taken_over(fork: Written) -> set[str]:

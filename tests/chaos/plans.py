@@ -143,6 +143,8 @@ def make(seed: int, number: int) -> Planned:
     cancelled, paused = rng.random() < 0.06, rng.random() < 0.12
     fail_fast = people.random() < 0.06
     retries = people.choices((0, 1, 2), (45, 38, 17))[0]
+    if cancelled or deadline_s is not None or fail_fast:
+        retries = max(retries, 1)  # what was cut off may have happened, and is to run again
     forked: Literal["", "running", "ended"] = people.choices(("", "running", "ended"), (70, 15, 15))[0]
     return Planned(
         number, document, tasks, synthesis, key, cancelled, paused, deadline_s, fail_fast, retries, forked
