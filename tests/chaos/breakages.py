@@ -340,10 +340,10 @@ def runs_what_was_rejected() -> None:
 @_breakage
 def drops_answers_whose_time_was_over_when_they_are_applied() -> None:
     def around(answer: Function) -> Function:
-        def broken(self: Any, position: int, said: Any, now_ms: int, *, by: str | None = None) -> None:
+        def broken(self: Any, position: int, said: Any, now_ms: int, **named: Any) -> None:
             asked = self.steps[position].question
             if asked is None or asked.due_at is None or now_ms < asked.due_at:
-                answer(self, position, said, now_ms, by=by)
+                answer(self, position, said, now_ms, **named)
             elif self.steps[position].task.on_timeout != "remind":
                 self.expire(position, asked.number, now_ms)
 
@@ -355,8 +355,8 @@ def drops_answers_whose_time_was_over_when_they_are_applied() -> None:
 @_breakage
 def takes_a_second_answer() -> None:
     def around(write_command: Function) -> Function:
-        def broken(*args: Any, wait: str | None = None, **named: Any) -> Any:
-            return write_command(*args, wait=None, **named)
+        def broken(database: Any, id: Any, kind: str, *args: Any, wait: str | None = None, **named: Any) -> Any:
+            return write_command(database, id, kind, *args, wait=None if kind == "answer" else wait, **named)
 
         return broken
 
