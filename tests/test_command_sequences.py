@@ -205,7 +205,7 @@ def crowd(database_url: str) -> Iterator[Crowd]:
 
 
 @settings(
-    max_examples=300 if LONG else 8, deadline=None, derandomize=not LONG,
+    max_examples=300 if LONG else 5, deadline=None, derandomize=not LONG,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(

@@ -29,7 +29,7 @@ def world(database_url: str) -> Iterator[World]:
 
 
 @settings(
-    max_examples=40 if LONG else 3, deadline=None, derandomize=not LONG,
+    max_examples=40 if LONG else 2, deadline=None, derandomize=not LONG,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(
@@ -69,7 +69,7 @@ def test_life_after_life_may_end_early_and_the_last_one_ends_it_right(
 
 
 @settings(
-    max_examples=40 if LONG else 3, deadline=None, derandomize=not LONG,
+    max_examples=40 if LONG else 2, deadline=None, derandomize=not LONG,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(document=plans(min_tasks=2, max_tasks=5, waits=st.sampled_from([0.5, 30]), **PEOPLE), seed=st.integers(0, 999))
