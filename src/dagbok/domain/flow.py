@@ -277,15 +277,17 @@ class Flow:
         status = self.tally.status(last_status, started=started, cancelled=self.cancel_requested, paused=self.paused)
         if status is not self.status:
             self._enter(status, now_ms, resumed=resumed)
-        self._keep_time(now_ms)
+            self._keep_time(now_ms)
+        elif status is ExecutionStatus.WAITING:  # what of it works beside the question may have changed
+            self._keep_time(now_ms)
 
     def _keep_time(self, now_ms: int) -> None:
         """Let the active time run while work goes on: also of what does beside a question to a person."""
-        if self._works is not self.header.active:
-            if self._works:
-                self.header.activate(now_ms)
-            else:
-                self.header.rest(now_ms)
+        works = self._works
+        if works and not self.header.active:
+            self.header.activate(now_ms)
+        elif not works:
+            self.header.rest(now_ms)
 
     @property
     def _works(self) -> bool:

@@ -235,13 +235,13 @@ class Scheduler:
                     f"The tool {step.task.tool!r} is not known to this process; start it with the module that has it."
                 )
                 raise ToolError(message, code="unknown_tool")
-            asks = tool is None or step.needs_approval
-            if tool is not None and not asks and not self._slots.has_room(tool):
+            needs_approval = step.needs_approval
+            if tool is not None and not needs_approval and not self._slots.has_room(tool):
                 self._slots.line_up(tool, run, position, execution.remaining(position))
                 run.queued += 1
                 return
             resolved = prepare.resolve(execution, position, max_bytes=self._max_bytes, redactor=self._secrets.redactor)
-            if step.needs_approval:
+            if needs_approval:
                 execution.ask_approval(position, self.clock.now_ms(), input=resolved.input)
             elif tool is None:
                 self._ask(run, position, prepare.question(resolved.params))
@@ -264,7 +264,7 @@ class Scheduler:
         execution = run.execution
         step = execution.steps[position]
         if secrets.may_have(step.task.tool):
-            before = execution.before_edit(position)
+            before = execution.before_edit(position) if step.override else None
             secrets.fill(step.task.tool_or_prompt.params, resolved.params, self._secrets.get, before=before)
         execution.begin(position, self.clock.now_ms(), input=resolved.input)
 
