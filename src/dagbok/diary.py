@@ -15,8 +15,9 @@ from dagbok.domain.answers import Calls
 from dagbok.domain.diagram import Diagram
 from dagbok.domain.ids import SYNTHESIS, ExecutionId, TaskId
 from dagbok.domain.inbox import InboxPage, Place, Wanted
+from dagbok.domain.lost import LOST
 from dagbok.domain.records import Page
-from dagbok.domain.rerun import LOST, RETRYABLE
+from dagbok.domain.rerun import RETRYABLE
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus, StepStatus
 from dagbok.domain.validate import Problem
 from dagbok.domain.values import Json, JsonText, pointer_to

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import orjson
 from pydantic.alias_generators import to_camel
 
-from dagbok.domain import dot, mermaid, svg
+from dagbok.domain import dot, mermaid, overrides, svg
 from dagbok.domain.diagram import Diagram, Node
 from dagbok.domain.inbox import InboxPage
 from dagbok.domain.records import Page
@@ -141,16 +141,9 @@ def _sub_step(row: Row) -> dict[str, Any]:
 
 def _params(row: Row) -> Any:
     """Return what the sub-step is called with now, before references are replaced."""
-    params = orjson.Fragment(row["tool_or_prompt_params"])
     if row["override"] is None:
-        return params
-    override = orjson.loads(row["override"])
-    if "edited" in override:
-        return override["edited"]
-    if "params" not in override and "model" not in override:
-        return params
-    params = override["params"] if "params" in override else orjson.loads(row["tool_or_prompt_params"])
-    return {**params, "model": override["model"]} if "model" in override else params
+        return orjson.Fragment(row["tool_or_prompt_params"])
+    return overrides.params(orjson.loads(row["tool_or_prompt_params"]), orjson.loads(row["override"]))
 
 
 def _attempt(row: Row) -> dict[str, Any]:

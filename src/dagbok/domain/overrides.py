@@ -50,9 +50,13 @@ def apply(task: SubTask, override: Mapping[str, Json]) -> SubTask:
             whatever these say; `edited` stands over both.
     """
     call = task.tool_or_prompt
-    params = override.get("params", call.params)
-    if "model" in override:
-        params = {**params, "model": override["model"]}
-    params = override.get("edited", params)
-    name = override.get("tool", call.name)
-    return task.model_copy(update={"tool_or_prompt": call.model_copy(update={"name": name, "params": params})})
+    now = {"name": override.get("tool", call.name), "params": params(call.params, override)}
+    return task.model_copy(update={"tool_or_prompt": call.model_copy(update=now)})
+
+
+def params(planned: Mapping[str, Json], override: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the params that stand in place of those of the plan, as `apply` says."""
+    if "edited" in override:
+        return dict(override["edited"])
+    said = dict(override.get("params", planned))
+    return {**said, "model": override["model"]} if "model" in override else said

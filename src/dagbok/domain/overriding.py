@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from dagbok.domain import refs, submission, validate, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
+from dagbok.domain.overrides import apply
 from dagbok.domain.plan import INFERENCE, SubTask, read_id
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.validate import Limits, Problem
@@ -112,10 +113,10 @@ def write(document: Mapping[str, Json], overrides: Overrides) -> dict[str, Json]
 
 def _written(item: Mapping[str, Json], override: Mapping[str, Json]) -> dict[str, Json]:
     task = SubTask.model_validate(item)
-    params = override.get("params", task.tool_or_prompt.params)
-    if "model" in override:
-        params = {**params, "model": override["model"]}
-    call = {**item["tool_or_prompt"], "name": override.get("tool", task.tool_or_prompt.name), "params": params}
+    said = {name: override[name] for name in FIELDS if name in override}  # an edit is of one call, and no plan's
+    now = apply(task, said).tool_or_prompt
+    params = now.params
+    call = {**item["tool_or_prompt"], "name": now.name, "params": params}
     written = {**item, "tool_or_prompt": call}
     try:
         still = {*task.dependencies, *refs.named(params)}

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from dagbok.domain import values
+from dagbok.domain import lost, values
 from dagbok.domain.events import EventType
 from dagbok.domain.flow import Flow
 from dagbok.domain.ids import TaskId
+from dagbok.domain.lost import LOST
 from dagbok.domain.states import Effect, ExecutionStatus, Reason, StepStatus
 from dagbok.domain.step import Step
 from dagbok.domain.values import Json
@@ -20,8 +21,6 @@ from dagbok.errors import Conflict
 NAMED = 100
 #: What an execution is that can be retried.
 RETRYABLE = frozenset({ExecutionStatus.FAILED, ExecutionStatus.PARTIAL, ExecutionStatus.CANCELLED})
-#: What a step is that can be.
-LOST = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
 
 
 class Rerun(Flow):
@@ -119,20 +118,14 @@ class Rerun(Flow):
 
     def _with_skipped(self, roots: Sequence[int]) -> list[int]:
         """Return the steps and those they skipped, as far as nothing else that was lost stands before these."""
-        again, stack = list(roots), list(roots)
-        chosen = set(roots)
-        left: dict[int, int] = {}
-        while stack:
-            for child in self.graph.children[stack.pop()]:
-                if child in chosen or self.steps[child].reason != Reason.DEPENDENCY_FAILED:
-                    continue
-                if child not in left:
-                    left[child] = sum(not self.steps[parent].done for parent in self.graph.parents[child])
-                left[child] -= 1
-                if not left[child]:
-                    chosen.add(child)
-                    again.append(child)
-                    stack.append(child)
+        steps, parents = self.steps, self.graph.parents
+
+        def waits_for(child: int) -> int | None:
+            if steps[child].reason != Reason.DEPENDENCY_FAILED:
+                return None
+            return sum(not steps[parent].done for parent in parents[child])
+
+        again = lost.with_skipped(roots, self.graph.children.__getitem__, waits_for)
         alone = self.synthesis is not None and self.steps[self.synthesis].status in LOST
         if not again and not (alone and self.tally[StepStatus.COMPLETED]):
             raise self._refused("Nothing of it was lost that could run again.")
