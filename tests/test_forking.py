@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
@@ -11,9 +10,7 @@ from typing import Any, Literal
 import pytest
 import sqlalchemy as sa
 
-import laws
 from dagbok import Dagbok
-from dagbok.domain.call import Call
 from dagbok.domain.ids import SYNTHESIS
 from dagbok.errors import (
     BadInput,
@@ -22,55 +19,16 @@ from dagbok.errors import (
     InvalidPlan,
     NotFound,
     OutcomeUnknown,
-    ToolError,
 )
-from dagbok.service import Submitted
 from dagbok.store.database import Database
 from dagbok.store.schema import blobs, dag_executions, dags, plans, sub_steps
 from dagbok.testing import CrashingJournal, FakeClock, Hang, ScriptedModel, ScriptedTool
 from dagbok.testing.passing import Passing
-
-
-def _task(id: str, *after: str, tool: str = "work", **more: Any) -> dict[str, Any]:
-    params = more.pop("params", {})
-    return {"id": id, "tool_or_prompt": {"name": tool, "params": params}, "dependencies": list(after), **more}
-
-
-def _plan(*tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"original_request": "r", "intent": {"primary": "p"}, "sub_tasks": list(tasks), **more}
-
-
-DIAMOND = (_task("a"), _task("b", "a"), _task("c", "a"), _task("d", "b", "c"))
-
-
-class Tool:
-    """Fails the tasks that are broken, and keeps a log of its own."""
-
-    def __init__(self, effect: Any = "once", *broken: str, name: str = "work") -> None:
-        self.broken = set(broken)
-        self.log: Counter[str] = Counter()
-        self.given: list[Any] = []
-        self.tool = ScriptedTool(name, self._body, effect=effect)
-
-    def _body(self, call: Call) -> Any:
-        self.log[call.task_id] += 1
-        self.given.append((call.task_id, dict(call.params)))
-        if call.task_id in self.broken:
-            raise ToolError("it is broken", code="tool_error", sent=False)
-        return call.params.get("value", {"value": call.task_id})
-
-
-async def _submit(dagbok: Dagbok, plan: dict[str, Any], **more: Any) -> str:
-    submitted = await dagbok.submit(plan, **more)
-    assert isinstance(submitted, Submitted)
-    return submitted.execution_id
-
-
-def _sound(database_url: str) -> None:
-    database = Database.open(database_url)
-    faults = [fault for written in laws.read(database).values() for fault in laws.broken(written)]
-    database.close()
-    assert faults == []
+from diamond import DIAMOND, Tool
+from diamond import plan as _plan
+from diamond import sound as _sound
+from diamond import submit as _submit
+from diamond import task as _task
 
 
 def test_what_completed_is_taken_over_and_the_rest_runs(database_url: str) -> None:

@@ -3,61 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import Any
 
 import pytest
 
-import laws
 from dagbok import Dagbok
 from dagbok.domain import values
 from dagbok.domain.call import Call
 from dagbok.domain.ids import SYNTHESIS
 from dagbok.errors import BadInput, Conflict, NotFound, ToolError
-from dagbok.service import Submitted
-from dagbok.store.database import Database
 from dagbok.testing import FakeClock, Hang, ScriptedModel, ScriptedTool
+from diamond import DIAMOND, Tool
+from diamond import plan as _plan
+from diamond import sound as _sound
+from diamond import submit as _submit
+from diamond import task as _task
 
 HOUR_S = 3600
-
-
-def _task(id: str, *after: str, tool: str = "work", **more: Any) -> dict[str, Any]:
-    return {"id": id, "tool_or_prompt": {"name": tool, "params": {}}, "dependencies": list(after), **more}
-
-
-def _plan(*tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"original_request": "r", "intent": {"primary": "p"}, "sub_tasks": list(tasks), **more}
-
-
-DIAMOND = (_task("a"), _task("b", "a"), _task("c", "a"), _task("d", "b", "c"))
-
-
-class Tool:
-    """Fails the tasks that are broken, and keeps a log of its own."""
-
-    def __init__(self, effect: Any = "pure", *broken: str) -> None:
-        self.broken = set(broken)
-        self.log: Counter[str] = Counter()
-        self.tool = ScriptedTool("work", self._body, effect=effect)
-
-    def _body(self, call: Call) -> Any:
-        self.log[call.task_id] += 1
-        if call.task_id in self.broken:
-            raise ToolError("it is broken", code="tool_error")
-        return {"value": call.task_id}
-
-
-async def _submit(dagbok: Dagbok, plan: dict[str, Any], **more: Any) -> str:
-    submitted = await dagbok.submit(plan, **more)
-    assert isinstance(submitted, Submitted)
-    return submitted.execution_id
-
-
-def _sound(database_url: str) -> None:
-    database = Database.open(database_url)
-    faults = [fault for written in laws.read(database).values() for fault in laws.broken(written)]
-    database.close()
-    assert faults == []
 
 
 def test_what_failed_and_what_that_skipped_runs_again_and_the_rest_is_kept(database_url: str) -> None:
@@ -130,7 +92,7 @@ def test_a_cancelled_execution_goes_on_where_it_was_cut_off(database_url: str) -
 
 
 def test_what_was_paused_when_it_was_cancelled_goes_on(database_url: str) -> None:
-    tool = Tool()
+    tool = Tool("pure")
 
     async def main() -> str:
         async with Dagbok(database_url, tools=[tool.tool]) as dagbok:
@@ -194,7 +156,7 @@ def test_only_what_is_named_runs_again_with_what_it_alone_skipped(database_url: 
 
 def test_a_synthesis_that_failed_runs_again_alone(database_url: str) -> None:
     async def main() -> None:
-        work = Tool()
+        work = Tool("pure")
         async with Dagbok(database_url, tools=[work.tool], model=_broken_model()) as dagbok:
             id = await _submit(dagbok, _plan(_task("a"), synthesis_plan="Put it together."))
             before = await dagbok.wait(id)
@@ -333,7 +295,7 @@ def test_the_model_of_the_synthesis_and_of_an_inference_can_be_another(database_
         bad = ScriptedModel([ToolError("no", code="refused")] * 9, name="test:bad")
         good = ScriptedModel(["good"] * 9, name="test:good")
         ask = {"id": "m", "action_type": "inference", "tool_or_prompt": {"name": "m", "params": {"prompt": "?"}}}
-        async with Dagbok(database_url, tools=[Tool().tool], model=[bad, good]) as dagbok:
+        async with Dagbok(database_url, tools=[Tool("pure").tool], model=[bad, good]) as dagbok:
             id = await _submit(dagbok, _plan(_task("a"), ask, synthesis_plan="Put it together."))
             assert (await dagbok.wait(id)).status == "partial"
             await dagbok.retry(id, overrides={"m": {"model": "test:good"}, SYNTHESIS: {"model": "test:good"}})
