@@ -1,4 +1,4 @@
-"""A diamond of sub-tasks, and a tool that fails those that are broken: for tests of what runs again and what does not."""
+"""A diamond of sub-tasks, and a tool that fails those that are broken: for tests of what runs again or does not."""
 
 from __future__ import annotations
 
