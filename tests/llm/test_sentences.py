@@ -52,6 +52,11 @@ def test_a_long_table_is_read_row_by_row_with_the_names_of_its_columns() -> None
     assert units[3] == Unit("when: day 3; tide: 3 m", Kind.ENTRY)
 
 
+def test_a_bar_that_is_escaped_ends_no_cell() -> None:
+    rows = "\n".join(f"| {n} | one \\| two |" for n in range(100))
+    assert split(f"| n | either |\n| --- | --- |\n{rows}", 1000)[3] == Unit("n: 3; either: one | two", Kind.ENTRY)
+
+
 def test_json_is_read_leaf_by_leaf() -> None:
     value = [{"title": "Tides", "n": 1}, {"title": "Moon", "body": "First sentence. Second one. " + "x" * 200}, None]
     found = texts(as_text(value))

@@ -37,6 +37,7 @@ class Unit:
     heading: str = ""
 
 
+_BETWEEN_CELLS = re.compile(r"(?<!\\)\|")  # of a table row, in which `\|` is a part of a cell
 _FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
 _HEADING = re.compile(r"\s{0,3}#{1,6}\s+(.*)")
 _ITEM = re.compile(r"\s{0,12}(?:[-*+•]|\d{1,4}[.)])\s+(.*)")
@@ -165,7 +166,8 @@ def _table(lines: list[str], heading: str) -> Iterator[Unit]:
 
 
 def _cells(line: str) -> list[str]:
-    return [" ".join(cell.split()) for cell in line.strip().strip("|").split("|")]
+    cells = _BETWEEN_CELLS.split(line.strip().strip("|"))
+    return [" ".join(cell.replace("\\|", "|").split()) for cell in cells]
 
 
 def _entries(value: Json, name: str = "") -> Iterator[Unit]:
