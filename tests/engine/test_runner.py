@@ -13,6 +13,7 @@ from dagbok.domain.call import Call
 from dagbok.domain.ids import ExecutionId, TaskId
 from dagbok.domain.plan import SubTask
 from dagbok.domain.secrets import Redactor
+from dagbok.engine import containment
 from dagbok.engine.outcomes import Outcome
 from dagbok.engine.runner import Attempt
 from engine.fakes import FakeClock, FakeTool, quiet
@@ -38,9 +39,15 @@ class Trial:
             ExecutionId("dag-exec_1"), TaskId("7"), 1, 0, {}, "", SUB_TASK, dict, lambda message, fraction: None
         )  # fmt: skip
         self.attempt = Attempt(
-            call, self.tool, clock=self.clock, max_bytes=1_000, redactor=Redactor({}),
+            call, self.tool, clock=self.clock, context=containment.of_bodies(), max_bytes=1_000, redactor=Redactor({}),
             done=lambda _, outcome: self.outcomes.append(outcome), **{"timeout_s": 300.0, **bounds},
         )  # fmt: skip
+
+    async def start(self) -> None:
+        """As the scheduler does."""
+        self.attempt.start()
+        await quiet()
+        self.attempt.watch()
 
     def seconds(self) -> float:
         return self.clock.elapsed_s
@@ -56,8 +63,7 @@ class Trial:
 def test_an_attempt_that_takes_too_long_is_a_timeout_of_which_nobody_knows_the_outcome() -> None:
     async def main() -> None:
         trial = Trial(timeout_s=5)
-        trial.attempt.start()
-        await quiet()
+        await trial.start()
         assert trial.clock.ring()
         (outcome,) = trial.outcomes
         assert trial.seconds() == 5
@@ -74,8 +80,7 @@ def test_an_attempt_that_takes_too_long_is_a_timeout_of_which_nobody_knows_the_o
 def test_an_attempt_that_is_silent_for_too_long_is_a_timeout() -> None:
     async def main() -> None:
         trial = Trial(idle_timeout_s=10)
-        trial.attempt.start()
-        await quiet()
+        await trial.start()
         assert trial.clock.ring()
         (outcome,) = trial.outcomes
         assert trial.seconds() == 10
@@ -93,8 +98,7 @@ def test_an_attempt_that_is_silent_for_too_long_is_a_timeout() -> None:
 def test_whoever_reports_progress_may_go_on_until_the_other_limit() -> None:
     async def main() -> None:
         trial = Trial(timeout_s=60, idle_timeout_s=10)
-        trial.attempt.start()
-        await quiet()
+        await trial.start()
         for _ in range(6):
             trial.pass_(9)
             trial.attempt.heard()
@@ -110,8 +114,7 @@ def test_whoever_reports_progress_may_go_on_until_the_other_limit() -> None:
 def test_silence_is_counted_from_the_last_report() -> None:
     async def main() -> None:
         trial = Trial(idle_timeout_s=10)
-        trial.attempt.start()
-        await quiet()
+        await trial.start()
         trial.pass_(7)
         trial.attempt.heard()
         trial.pass_(9)
@@ -127,7 +130,7 @@ def test_an_attempt_that_may_be_silent_has_one_timer_and_one_that_has_not_starte
         trial = Trial()
         trial.attempt.heard()
         assert not trial.clock.ring()
-        trial.attempt.start()
+        await trial.start()
         for _ in range(5):
             trial.attempt.heard()
         assert trial.clock.ring()
@@ -146,8 +149,7 @@ def test_an_attempt_that_ended_or_was_dropped_leaves_no_timer() -> None:
 
     async def main() -> None:
         ended = Trial(quick, idle_timeout_s=10)
-        ended.attempt.start()
-        await quiet()
+        await ended.start()
         assert [outcome.result for outcome in ended.outcomes] == ["1"]
         dropped = Trial(idle_timeout_s=10)
         dropped.attempt.start()
@@ -172,8 +174,7 @@ def test_a_thread_that_outlives_its_time_is_said_to_be_abandoned(
 ) -> None:
     async def main() -> None:
         trial = Trial(stoppable=False, **bounds)
-        trial.attempt.start()
-        await quiet()
+        await trial.start()
         trial.clock.ring()
         assert [outcome.message for outcome in trial.outcomes] == [message + ABANDONED]
         await quiet()
@@ -185,8 +186,7 @@ def test_a_thread_that_outlives_its_time_is_said_to_be_abandoned(
 def test_a_thread_whose_execution_was_ended_is_abandoned_too(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         trial = Trial(stoppable=False)
-        trial.attempt.start()
-        await quiet()
+        await trial.start()
         trial.attempt.drop()
         await quiet()
 
@@ -224,8 +224,7 @@ def test_a_tool_that_was_cancelled_from_inside_may_have_been_anywhere() -> None:
 
     async def main() -> None:
         trial = Trial(cancels_itself)
-        trial.attempt.start()
-        await quiet()
+        await trial.start()
         assert trial.outcomes == [
             Outcome(code="tool_error", message="The tool was cancelled from inside.", unknown=True)
         ]

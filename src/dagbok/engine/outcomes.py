@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic_core import ValidationError
 
@@ -35,8 +34,7 @@ TRACEBACK_FRAMES = 5
 _SENT_ON: Final = ("refused_redirect", "too_many_redirects")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an attempt ended: with a `result`, or with an error."""
 
     result: JsonText | None = None

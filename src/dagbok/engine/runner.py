@@ -7,6 +7,7 @@ hangs each become an outcome of this attempt alone.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -14,7 +15,6 @@ from typing import Final
 from dagbok.domain.call import Call
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import AttemptOutcome
-from dagbok.engine.containment import in_tool
 from dagbok.engine.outcomes import Outcome, failure, success
 from dagbok.engine.ports import Clock, Timer, ToolSpec
 
@@ -28,11 +28,13 @@ _CANCELLED: Final = Outcome(code="tool_error", message="The tool was cancelled f
 class Attempt:
     """A running body. `done` is called once, on the loop, unless the attempt was dropped before.
 
-    `late` is called with what a body brings whose time was over; without it that is dropped.
+    `late` is called with what a body brings whose time was over; without it that is dropped. The body runs in a copy of
+    `context` (see `containment.of_bodies`).
     """
 
     __slots__ = (
         "_clock",
+        "_context",
         "_done",
         "_idle",
         "_idle_timeout_s",
@@ -53,6 +55,7 @@ class Attempt:
         tool: ToolSpec,
         *,
         clock: Clock,
+        context: contextvars.Context,
         timeout_s: float,
         idle_timeout_s: float | None = None,
         max_bytes: int,
@@ -67,6 +70,7 @@ class Attempt:
         self._timeout: Timer | None = None
         self._idle: Timer | None = None  # None also where nobody minds a silence
         self._clock = clock
+        self._context = context
         self._timeout_s = timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._max_bytes = max_bytes
@@ -75,9 +79,13 @@ class Attempt:
         self._late = late
 
     def start(self) -> None:
-        """Run the body on the running loop, unless it was dropped before."""
+        """Run the body on the running loop, unless it was dropped before. `watch` comes next, once it had its turn."""
         if not self.settled:
-            self.task = asyncio.get_running_loop().create_task(self._run())
+            self.task = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
+
+    def watch(self) -> None:
+        """Bound the time of a body that has begun, if it has not ended yet: most of the quick ones need no timer."""
+        if not self.settled:
             self._timeout = self._clock.call_later(self._timeout_s, self._took_too_long)
             self._await_progress()
 
@@ -136,21 +144,18 @@ class Attempt:
             self._done(self, outcome)
 
     async def _run(self) -> None:
-        outcome = await self._outcome()
-        if not self.settled:
-            self._settle(outcome)
-        elif self._late is not None and outcome is not _CANCELLED:  # it did not heed its cancellation
-            self._late(self.call, outcome)
-
-    async def _outcome(self) -> Outcome:
-        in_tool.set(True)  # in the context of this task alone
         try:
             value = await self.tool(self.call)
         except asyncio.CancelledError:
             # Where we cut it off nobody listens; otherwise something inside the tool was cancelled.
-            return _CANCELLED
+            outcome = _CANCELLED
         except KeyboardInterrupt:
             raise
         except BaseException as exc:  # SystemExit and GeneratorExit too: no tool ends the program
-            return failure(exc, self._redactor)
-        return success(value, max_bytes=self._max_bytes, redactor=self._redactor)
+            outcome = failure(exc, self._redactor)
+        else:
+            outcome = success(value, max_bytes=self._max_bytes, redactor=self._redactor)
+        if not self.settled:
+            self._settle(outcome)
+        elif self._late is not None and outcome is not _CANCELLED:  # it did not heed its cancellation
+            self._late(self.call, outcome)

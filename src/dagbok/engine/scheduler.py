@@ -17,6 +17,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from dagbok.domain import commands, secrets
@@ -27,7 +28,7 @@ from dagbok.domain.plan import HUMAN, SubTask
 from dagbok.domain.records import Changes, Command
 from dagbok.domain.retry import Policy, readable
 from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
-from dagbok.engine import prepare
+from dagbok.engine import containment, prepare
 from dagbok.engine.orphans import Orphans
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools, ToolSpec
 from dagbok.engine.reports import Reports
@@ -40,6 +41,9 @@ log = logging.getLogger("dagbok.engine")
 
 #: An execution that has nothing to do for longer than this leaves the memory.
 PARK_AFTER_S = 5.0
+#: How many steps begin before what they bring is heard. What thousands begin together would be alive together, which
+#: the garbage collector looks through again and again; and the loop would do nothing else meanwhile.
+STARTS_A_TURN = 100
 #: How long closing waits for commits under way: a database may be away.
 CLOSE_COMMITS_S = 10.0
 
@@ -74,6 +78,8 @@ class Scheduler:
         self._closing = False
         # The engine's own: what is done for one execution must not be logged as part of another's request.
         self._context = contextvars.copy_context()
+        self._context_of_bodies = containment.of_bodies()
+        self._begun: list[Attempt] = []  # this turn: their bodies have not run yet
         self._listeners: list[Listener] = []
         self._orphans = Orphans()
         self._reports = Reports(clock, self._changed)
@@ -214,13 +220,17 @@ class Scheduler:
     def _tool(self, run: Run, position: int) -> ToolSpec | None:
         return self._tools.get(run.execution.steps[position].task.tool)
 
-    def _dispatch(self) -> None:
-        while not self._closing and (turn := self._slots.pop()) is not None:
+    def _dispatch(self) -> bool:
+        """Let the next steps begin; return whether there may be more."""
+        for _ in range(STARTS_A_TURN):
+            if self._closing or (turn := self._slots.pop()) is None:
+                return False
             run, position = turn
             run.queued -= 1
             self._start(run, position)
             if position not in run.attempts and (tool := self._tool(run, position)) is not None:
                 self._slots.pass_on(tool)
+        return True
 
     def _start(self, run: Run, position: int) -> None:
         """Begin an attempt, ask a person, set a timer, line the step up, or fail it: whatever its turn brings."""
@@ -263,45 +273,62 @@ class Scheduler:
     def _begin(self, run: Run, position: int, tool: ToolSpec, resolved: prepare.Resolved) -> None:
         execution = run.execution
         step = execution.steps[position]
-        if secrets.may_have(step.task.tool):
+        if resolved.params and secrets.may_have(step.task.tool):
             before = execution.before_edit(position) if step.override else None
             secrets.fill(step.task.tool_or_prompt.params, resolved.params, self._secrets.get, before=before)
         execution.begin(position, self.clock.now_ms(), input=resolved.input)
-
-        def done(attempt: Attempt, outcome: Outcome) -> None:
-            self._finished(run, position, attempt, outcome)
-
         attempt = Attempt(
-            self._call(run, position, resolved.params), tool, clock=self.clock,
+            self._call(run, position, resolved.params), tool, clock=self.clock, context=self._context_of_bodies,
             timeout_s=step.task.timeout_seconds or tool.timeout_s,
             idle_timeout_s=step.task.idle_timeout_seconds or tool.idle_timeout_s, max_bytes=self._max_bytes,
-            redactor=self._secrets.redactor, done=done, late=self.on_late if step.effect is Effect.ONCE else None,
+            redactor=self._secrets.redactor, done=partial(self._finished, run, position),
+            late=self.on_late if step.effect is Effect.ONCE else None,
         )  # fmt: skip
         run.attempts[position] = attempt
         self._slots.take(tool)
         if step.effect is Effect.ONCE or run.careful:
             run.launches.append(attempt)
         else:
-            attempt.start()
+            self._launch(attempt)
+
+    def _launch(self, attempt: Attempt) -> None:
+        attempt.start()
+        if not self._begun:
+            # Twice, to be behind the bodies that are launched after this one.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._watch, context=self._context)
+        self._begun.append(attempt)
+
+    def _watch(self) -> None:
+        """Bound the time of the bodies that have not ended in their first turn."""
+        begun, self._begun = self._begun, []
+        for attempt in begun:
+            attempt.watch()
 
     def _call(self, run: Run, position: int, params: dict[str, Any]) -> Call:
         execution = run.execution
         step = execution.steps[position]
-        loop = asyncio.get_running_loop()
-        number = step.attempt
-        redact = self._secrets.redactor.text
-
-        def report(message: str, fraction: float | None) -> None:
-            message = redact(message)
-            loop.call_soon_threadsafe(self._reports.take, run, position, number, message, fraction)
-
+        report = partial(self._report, asyncio.get_running_loop(), run, position, step.attempt)
         synthesis = position == execution.synthesis
         return Call(
-            execution.id, step.task.id, number, step.revision, params, execution.plan.original_request, step.task,
-            lambda: execution.results(position), report,
+            execution.id, step.task.id, step.attempt, step.revision, params, execution.plan.original_request, step.task,
+            partial(execution.results, position), report,
             execution.plan.synthesis_plan if synthesis else "", execution.missing() if synthesis else (),
-            execution.look_up, redact,
+            execution.look_up, self._secrets.redactor.text,
         )  # fmt: skip
+
+    def _report(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        run: Run,
+        position: int,
+        attempt: int,
+        message: str,
+        fraction: float | None,
+    ) -> None:
+        """Take a report of an attempt, from any thread."""
+        message = self._secrets.redactor.text(message)
+        loop.call_soon_threadsafe(self._reports.take, run, position, attempt, message, fraction)
 
     def _ask(self, run: Run, position: int, question: prepare.Question) -> None:
         run.execution.ask(
@@ -362,7 +389,7 @@ class Scheduler:
         del run.attempts[position]
         run.progress.pop(position, None)
         self._slots.release(attempt.tool)
-        if attempt.task is not None:
+        if attempt.task is not None and attempt.task is not asyncio.current_task():  # its own last words
             self._orphans.take(attempt.task)
 
     # -- committing -------------------------------------------------------------------------------------------------
@@ -381,11 +408,13 @@ class Scheduler:
 
     def _turn(self) -> None:
         self._turn_due = False
-        self._dispatch()
+        more = self._dispatch()
         if self._dirty and not self._hand_over_due:
             # One turn later: the bodies just started run first, so a quick step's start and end share one row update.
             self._hand_over_due = True
             asyncio.get_running_loop().call_soon(self._hand_over)
+        if more:
+            self._turn_soon()  # behind the bodies, and what they bring
 
     def _hand_over(self) -> None:
         self._hand_over_due = False
@@ -404,7 +433,7 @@ class Scheduler:
 
     def _write(self, run: Run, changes: Changes, launches: list[Attempt]) -> None:
         run.append = self._journal.append(changes)
-        run.append.add_done_callback(lambda done: self._appended(run, changes, launches, done))
+        run.append.add_done_callback(partial(self._appended, run, changes, launches))
 
     def _appended(self, run: Run, changes: Changes, launches: list[Attempt], done: asyncio.Future[None]) -> None:
         run.append = None
@@ -416,7 +445,7 @@ class Scheduler:
             return
         if not self._closing:
             for attempt in launches:
-                attempt.start()
+                self._launch(attempt)
         self.tell(run.execution, changes)
         if changes.release and run.idle:
             self._leave(run, changes.header.wake_at)
