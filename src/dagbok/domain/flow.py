@@ -262,6 +262,8 @@ class Flow:
 
         `resumed`: the diary says already that the execution goes on.
         """
+        if self.status is ExecutionStatus.RUNNING and self.tally.goes_on and not self.paused:
+            return  # as before nearly every move
         if not self.tally.open and self.synthesis is not None:
             last = self.steps[self.synthesis]
             if last.unmet and last.status is StepStatus.PENDING:

@@ -15,6 +15,11 @@ class Tally:
         self._counts = dict.fromkeys(StepStatus, 0)
         self._counts[StepStatus.PENDING] = total
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is work left, and none of it waits for a person."""
+        return bool(self.open) and not self._counts[StepStatus.WAITING]
+
     def __getitem__(self, status: StepStatus) -> int:
         return self._counts[status]
 

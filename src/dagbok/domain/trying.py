@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from dagbok.domain import values
@@ -16,6 +18,11 @@ from dagbok.domain.wording import also
 
 #: A step whose process stopped this often while it ran fails with `crash_loop`.
 MAX_INTERRUPTIONS = 3
+
+
+@lru_cache(maxsize=1024)
+def _started(attempt: int, tool: str) -> JsonText:
+    return values.encode({"attempt": attempt, "tool": tool})
 
 
 class Trying(Flow):
@@ -34,9 +41,7 @@ class Trying(Flow):
         step.next_attempt_at = due_at
         if due_at is not None:
             self.agenda.add(position)
-        self._unwritten.event(
-            EventType.SUBSTEP_STARTED, step, now_ms, {"attempt": step.attempt, "tool": step.task.tool}
-        )
+        self._unwritten.event(EventType.SUBSTEP_STARTED, step, now_ms, _started(step.attempt, step.task.tool))
         self._settle(now_ms)
 
     def report(self, position: int, progress: JsonText) -> None:
@@ -58,13 +63,13 @@ class Trying(Flow):
         self._end(position, StepStatus.COMPLETED, now_ms)
         step.result = result
         self._charge(step, charge)
-        data: dict[str, Any] = {
-            "attempt": step.attempt,
-            "durationMs": step.duration_ms,
-            "resultBytes": len(result.encode()),
-        }
+        duration_ms, size = step.duration_ms or 0, values.size(result)
+        data: Mapping[str, Any] | JsonText
         if charge.usage:
+            data = {"attempt": step.attempt, "durationMs": duration_ms, "resultBytes": size}
             data |= {"usage": charge.usage, "costUsd": charge.cost_usd, "model": charge.model}
+        else:  # of most steps, and nothing but integers
+            data = JsonText(f'{{"attempt":{step.attempt},"durationMs":{duration_ms},"resultBytes":{size}}}')
         self._unwritten.event(EventType.SUBSTEP_COMPLETED, step, now_ms, data)
         self._release_children(position)
         self._settle(now_ms)

@@ -11,6 +11,7 @@ from dagbok.domain.events import Event, EventType
 from dagbok.domain.ids import Epoch, ExecutionId
 from dagbok.domain.records import AttemptRow, Changes, HeaderRow, OverrideRow, QuestionRow
 from dagbok.domain.step import Step
+from dagbok.domain.values import JsonText
 
 
 class Unwritten:
@@ -31,11 +32,14 @@ class Unwritten:
             step.dirty = True
             self._dirty.append(position)
 
-    def event(self, type: EventType, step: Step | None, now_ms: int, data: Mapping[str, Any] | None = None) -> None:
+    def event(
+        self, type: EventType, step: Step | None, now_ms: int, data: Mapping[str, Any] | JsonText | None = None
+    ) -> None:
         """Write a line of the diary."""
         self.seq += 1
         task_id = None if step is None else step.task.id
-        self._events.append(Event(self.seq, type._value_, task_id, now_ms, values.encode(data) if data else None))
+        text = data if isinstance(data, str) else values.encode(data) if data else None
+        self._events.append(Event(self.seq, type._value_, task_id, now_ms, text))
 
     def attempt(
         self, step: Step, outcome: str, code: str, message: str, now_ms: int, charge: Charge = NO_CHARGE

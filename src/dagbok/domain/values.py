@@ -115,6 +115,11 @@ def _deepest() -> int:
 _ORJSON_DEPTH = _deepest()
 
 
+def size(text: str) -> int:
+    """Return how many bytes `text` has in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def canonical(value: Json) -> bytes:
     """Return the JSON of `value` with sorted keys: equal values, equal bytes."""
     return orjson.dumps(value, option=_STRICT | orjson.OPT_SORT_KEYS)

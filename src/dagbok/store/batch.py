@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import uuid_utils
 
+from dagbok.domain import values
 from dagbok.domain.ids import DagId, ExecutionId
 from dagbok.domain.records import Changes, NewExecution, StepRow
 from dagbok.domain.states import ExecutionStatus, StepStatus
@@ -177,7 +178,7 @@ def _step(execution_id: ExecutionId, step: StepRow, large: list[tuple[ExecutionI
 def _measure(text: str) -> tuple[int, bytes | None]:
     """Return the bytes of `text` in UTF-8: how many, and, where they are too many for a column, which."""
     if len(text) <= _SURELY_INLINE:
-        return (len(text) if text.isascii() else len(text.encode())), None
+        return values.size(text), None
     data = text.encode()
     return len(data), data if len(data) > BLOB_CHUNK_BYTES else None
 
