@@ -44,6 +44,7 @@ class Attempt:
         "_timeout",
         "_timeout_s",
         "call",
+        "cut_off",
         "settled",
         "task",
         "tool",
@@ -67,6 +68,7 @@ class Attempt:
         self.tool = tool
         self.settled = False
         self.task: asyncio.Task[None] | None = None  # None until started
+        self.cut_off: asyncio.Task[None] | None = None  # the same, once it was cancelled: it may not heed that
         self._timeout: Timer | None = None
         self._idle: Timer | None = None  # None also where nobody minds a silence
         self._clock = clock
@@ -116,13 +118,14 @@ class Attempt:
             fate = "dropped" if self._late is None else "laid beside the question whether it happened"
             message += f" Its thread cannot be stopped: it is abandoned, and what it still returns is {fate}."
         # The outcome does not wait for a body that ignores its cancellation.
-        self._settle(Outcome(code="timeout", message=message, kind=AttemptOutcome.TIMEOUT.value, unknown=True))
         self._cut_off()
+        self._settle(Outcome(code="timeout", message=message, kind=AttemptOutcome.TIMEOUT.value, unknown=True))
 
     def _cut_off(self) -> None:
         if self.task is None:
             return
         self.task.cancel()
+        self.cut_off = self.task
         if not self.tool.stoppable:
             log.warning(
                 "execution %s: the thread of task %s (tool %s) cannot be stopped and is abandoned",

@@ -294,14 +294,16 @@ class Scheduler:
     def _launch(self, attempt: Attempt) -> None:
         attempt.start()
         if not self._begun:
-            # Twice, to be behind the bodies that are launched after this one.
-            loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self._watch, context=self._context)
+            asyncio.get_running_loop().call_soon(self._watch_soon, context=self._context)
         self._begun.append(attempt)
 
-    def _watch(self) -> None:
-        """Bound the time of the bodies that have not ended in their first turn."""
+    def _watch_soon(self) -> None:
+        """Let those that were launched with the first of them have their first turn, and then watch them."""
         begun, self._begun = self._begun, []
+        asyncio.get_running_loop().call_soon(self._watch, begun)
+
+    def _watch(self, begun: list[Attempt]) -> None:
+        """Bound the time of the bodies that have not ended in their first turn."""
         for attempt in begun:
             attempt.watch()
 
@@ -389,8 +391,8 @@ class Scheduler:
         del run.attempts[position]
         run.progress.pop(position, None)
         self._slots.release(attempt.tool)
-        if attempt.task is not None and attempt.task is not asyncio.current_task():  # its own last words
-            self._orphans.take(attempt.task)
+        if attempt.cut_off is not None:
+            self._orphans.take(attempt.cut_off)
 
     # -- committing -------------------------------------------------------------------------------------------------
 
