@@ -88,6 +88,11 @@ def only_where(condition: str) -> dict[str, Any]:
     return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
 
 
+def filled_to(percent: int) -> dict[str, Any]:
+    """Return the options of a table whose pages keep room for the next versions of their rows, where that matters."""
+    return {"postgresql_with": {"fillfactor": percent}}
+
+
 class Database:
     """One database, open. Its methods are safe to call from any thread; `open` makes one, `close` ends it."""
 

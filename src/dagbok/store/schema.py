@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from dagbok.domain.states import EXECUTION_ENDED, AttemptOutcome, Effect, ExecutionStatus, StepStatus
-from dagbok.store.database import NEVER_REUSED, JsonColumn, RowId, TransactionId, only_where
+from dagbok.store.database import NEVER_REUSED, JsonColumn, RowId, TransactionId, filled_to, only_where
 
 BLOB_CHUNK_BYTES: Final = 2**20  # a value with more bytes than this goes to `blobs`, in pieces of this size
 
@@ -150,6 +150,7 @@ dag_executions = Table(
     Column("updated_at", BigInteger, nullable=False),
     _state({word: "completed_at" if word in EXECUTION_ENDED else None for word in ExecutionStatus}),
     CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="idempotency"),
+    **filled_to(60),
 )
 Index("ix_dag_executions_newest", dag_executions.c.created_at, dag_executions.c.id)  # the list, read backwards
 Index(
@@ -221,6 +222,7 @@ sub_steps = Table(
         }
     ),
     _is_one_of("effect", Effect, "effect"),
+    **filled_to(35),  # inserted without a result, updated with it
 )
 
 attempts = Table(
