@@ -83,10 +83,12 @@ class Diary:
             NotFound: No such execution.
         """
         with self.reader.snapshot() as reader:
-            at_once = Diary(reader)
-            row, steps = at_once.execution(execution_id), at_once.sub_steps(execution_id)
+            found = reader.whole(execution_id, last=SHOWN_ATTEMPTS)
+            if found is None:
+                raise _no_execution(execution_id)
+            row, steps, attempts = found
             tried: dict[str, list[Row]] = {}
-            for attempt in reader.attempts(execution_id, last=SHOWN_ATTEMPTS):
+            for attempt in attempts:
                 tried.setdefault(attempt["task_id"], []).append(attempt)
             asked: dict[str, Row] = {}
             if any(step["status"] == StepStatus.WAITING for step in steps):
@@ -95,7 +97,7 @@ class Diary:
                 {**step, "attempts": tried.get(step["task_id"], []), "question": asked.get(step["task_id"])}
                 for step in steps
             ]
-            return row, [at_once._with_result(step) for step in steps] if whole else steps
+            return row, [Diary(reader)._with_result(step) for step in steps] if whole else steps
 
     def _with_result(self, step: Row) -> Row:
         if step["result"] is not None or step["result_bytes"] is None:

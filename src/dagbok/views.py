@@ -6,7 +6,7 @@ Every field is always there; what has no value is `null`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from dagbok.domain.inbox import InboxPage
 from dagbok.domain.records import Page
 from dagbok.domain.states import Reason
 from dagbok.domain.wording import iso as iso  # for those who write more than rows
-from dagbok.wire import Attempt, ExecutionSummary, HumanInput, Question, SubStep
+from dagbok.wire import Attempt, ExecutionSummary, HumanInput, Question, Shape, SubStep
 
 Row = Mapping[str, Any]
 
@@ -31,14 +31,27 @@ _JSON = frozenset({
     "tool_or_prompt_params", "dependencies", "input", "result", "progress", "usage", "total_usage", "labels", "options",
     "answer_schema", "shown", "answer", "override",
 })  # fmt: skip
-_SUMMARY = tuple((name, to_camel(name)) for name in ExecutionSummary.model_fields)
-_STEP = tuple(
-    (name, to_camel(name)) for name in SubStep.model_fields if name not in ("result_url", "attempts", "question")
-)
-_QUESTION = tuple((name, field.alias or to_camel(name)) for name, field in Question.model_fields.items())
-_HUMAN_INPUT = tuple((name, field.alias or to_camel(name)) for name, field in HumanInput.model_fields.items())
-_NODE = tuple((name, to_camel(name)) for name in Node._fields)
-_ATTEMPT = tuple((name, to_camel(name)) for name in Attempt.model_fields if name != "duration_ms")
+_FORMS: Mapping[str, Callable[[Any], Any]] = dict.fromkeys(_TIMES, iso) | dict.fromkeys(_JSON, orjson.Fragment)
+
+#: Of a record: each column, its name outside, and what becomes of a value that is not None.
+Columns = Sequence[tuple[str, str, Callable[[Any], Any] | None]]
+
+
+def _columns(names: Iterable[str]) -> Columns:
+    return tuple((name, to_camel(name), _FORMS.get(name)) for name in names)
+
+
+def _columns_of(shape: type[Shape], *, but: Iterable[str] = ()) -> Columns:
+    fields = ((name, field.alias or to_camel(name)) for name, field in shape.model_fields.items() if name not in but)
+    return tuple((name, outside, _FORMS.get(name)) for name, outside in fields)
+
+
+_SUMMARY = _columns_of(ExecutionSummary)
+_STEP = _columns_of(SubStep, but=("result_url", "attempts", "question"))
+_QUESTION = _columns_of(Question)
+_HUMAN_INPUT = _columns_of(HumanInput)
+_NODE = _columns(Node._fields)
+_ATTEMPT = _columns_of(Attempt, but=("duration_ms",))
 
 
 def execution_json(row: Row, sub_steps: Iterable[Row] | None = None) -> bytes:
@@ -73,7 +86,7 @@ def attempts_json(execution_id: str, task_id: str, rows: Iterable[Row]) -> bytes
 def human_inputs_json(page: InboxPage) -> bytes:
     """Return a page of questions to people as JSON."""
     pagination = {"limit": page.limit, "count": len(page.items), "nextCursor": page.next_cursor}
-    items = [{camel: _field(name, row[name]) for name, camel in _HUMAN_INPUT} for row in page.items]
+    items = [_view(_HUMAN_INPUT, row) for row in page.items]
     return orjson.dumps({"humanInputs": items, "pagination": pagination})
 
 
@@ -90,7 +103,7 @@ def result_url(execution_id: str, task_id: str) -> str:
 
 
 def _execution(row: Row, sub_steps: Iterable[Row] | None) -> dict[str, Any]:
-    view = {camel: _field(name, row[name]) for name, camel in _SUMMARY}
+    view = _view(_SUMMARY, row)
     if sub_steps is not None:
         view["subSteps"] = [_sub_step(step) for step in sub_steps]
     return view
@@ -101,7 +114,7 @@ def _graph(diagram: Diagram) -> dict[str, Any]:
     ids = [node.task_id for node in diagram.nodes]
     nodes = []
     for number, node in enumerate(diagram.nodes):
-        view = {camel: _field(name, getattr(node, name)) for name, camel in _NODE}
+        view = _view(_NODE, node._asdict())
         box = drawing.boxes[number] if drawing else (None,) * 4
         nodes.append(view | dict(zip(("x", "y", "width", "height"), box, strict=True)))
     return {
@@ -128,12 +141,12 @@ def _graph(diagram: Diagram) -> dict[str, Any]:
 
 
 def _sub_step(row: Row) -> dict[str, Any]:
-    view = {camel: _field(name, row[name]) for name, camel in _STEP}
+    view = _view(_STEP, row)
     if row["input"] is None and row["input_bytes"] is None and (row["attempt"] or row["reason"] == Reason.REUSED):
         view["input"] = _params(row)  # stored only where references made it differ
     view["attempts"] = [_attempt(attempt) for attempt in row["attempts"]]
     asked = row["question"]
-    view["question"] = None if asked is None else {name: _field(column, asked[column]) for column, name in _QUESTION}
+    view["question"] = None if asked is None else _view(_QUESTION, asked)
     large = row["result"] is None and row["result_bytes"] is not None
     view["resultUrl"] = result_url(row["execution_id"], row["task_id"]) if large else None
     return view
@@ -147,16 +160,15 @@ def _params(row: Row) -> Any:
 
 
 def _attempt(row: Row) -> dict[str, Any]:
-    view = {camel: _field(name, row[name]) for name, camel in _ATTEMPT}
+    view = _view(_ATTEMPT, row)
     began = row["started_at"]
     # A clock that was set back makes no try shorter than nothing.
     view["durationMs"] = None if began is None else max(0, row["completed_at"] - began)
     return view
 
 
-def _field(name: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if name in _TIMES:
-        return iso(value)
-    return orjson.Fragment(value) if name in _JSON else value
+def _view(columns: Columns, row: Row) -> dict[str, Any]:
+    return {
+        outside: value if (value := row[name]) is None or form is None else form(value)
+        for name, outside, form in columns
+    }

@@ -59,7 +59,7 @@ class _Formatter(ProcessorFormatter):
         except Exception as exc:  # of `redact`, say; nothing of the record may be shown then
             words = f"a line of {record.name} cannot be shown: {type(exc).__name__}"
             line = _json(
-                {"time": _time(int(record.created * 1000)), "level": "error", "logger": LOGGER, "event": words}
+                {"time": views.iso(int(record.created * 1000)), "level": "error", "logger": LOGGER, "event": words}
             )
         return str(line)
 
@@ -68,7 +68,7 @@ def _ordered(_: Any, __: str, found: Any) -> Fields:
     """Return our four fields first, then those of the record, named as in the API."""
     record: logging.LogRecord = found.pop("_record")
     own = {
-        "time": _time(int(record.created * 1000)),
+        "time": views.iso(int(record.created * 1000)),
         "level": record.levelname.lower(),
         "logger": clean(record.name),
         "event": clean(str(record.msg)),
@@ -77,11 +77,6 @@ def _ordered(_: Any, __: str, found: Any) -> Fields:
     for name, value in found.items():
         own.setdefault(_field(name), clean(value) if isinstance(value, str) else value)
     return own
-
-
-@lru_cache(64)  # lines come in bursts
-def _time(time_ms: int) -> str:
-    return views.iso(time_ms)
 
 
 @lru_cache(1_000)

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 #: Of the message of an error, as rows keep it.
@@ -34,7 +35,13 @@ _STARTS: Final = (("Input should be ", "has to be "), ("String should ", "has to
 
 def iso(time_ms: int) -> str:
     """Return UTC milliseconds since 1970 as ISO 8601."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, milliseconds = divmod(time_ms, 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(1024)  # the times of one execution, of a burst of lines, of a page are mostly of few seconds
+def _second(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).replace(tzinfo=None).isoformat()
 
 
 def said(error: Mapping[str, Any]) -> str:

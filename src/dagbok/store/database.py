@@ -163,6 +163,23 @@ class Database:
             yield connection
 
     @contextmanager
+    def cursor(self, connection: sa.Connection) -> Iterator[Any]:
+        """Yield the driver's cursor for what `statement` compiles, within the transaction of `connection`.
+
+        Raises as `reading`.
+        """
+        if not connection.in_transaction():
+            connection.begin()  # which is ended with the connection
+        driver: Any = connection.connection.driver_connection
+        cursor: Any = driver.cursor() if self._path else psycopg.RawCursor(driver)
+        try:
+            yield cursor
+        except (sqlite3.Error, psycopg.Error) as exc:
+            if trouble.speaks_of_database(exc):
+                connection.invalidate(exc)  # as `_forget_session`
+            raise self.translate(exc) from exc
+
+    @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """Yield a connection inside one transaction, committed at the end and rolled back by an exception.
 

@@ -38,6 +38,7 @@ from dagbok.store.schema import (
     plans,
     sub_steps,
 )
+from dagbok.store.whole import Whole
 
 Row = Mapping[str, Any]
 
@@ -51,16 +52,17 @@ _EVENT_COLUMNS: Final = (
 class Reader:
     """The read side of one database. Raises StoreUnavailable where the database does not answer."""
 
-    def __init__(self, database: Database, connection: sa.Connection | None = None) -> None:
+    def __init__(self, database: Database, connection: sa.Connection | None = None, whole: Whole | None = None) -> None:
         self._database = database
         self._shared = connection
+        self._whole = whole or Whole(database)
         self._seen_commands: tuple[int, ...] = ()
 
     @contextmanager
     def snapshot(self) -> Iterator[Reader]:
         """Yield a reader whose methods all see the database as it is now. For one thread."""
         with self._database.reading() as connection:
-            yield Reader(self._database, connection)
+            yield Reader(self._database, connection, self._whole)
 
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
@@ -120,6 +122,17 @@ class Reader:
             row = dict(found)
             row.update(join_blobs(connection, ExecutionId(execution_id), FINAL_RESULT, SYNTHESIS_RESULT))
             return row
+
+    def whole(self, execution_id: str, *, last: int) -> tuple[Row, list[Row], list[Row]] | None:
+        """Return an execution with its results, its sub-steps as `sub_steps`, and tries of them as `attempts`."""
+        with self._connection() as connection:
+            found = self._whole.find(connection, execution_id, inline_bytes=INLINE_BYTES)
+            if found is None:
+                return None
+            if found.has_blobs:
+                found.row.update(join_blobs(connection, ExecutionId(execution_id), FINAL_RESULT, SYNTHESIS_RESULT))
+            at_once = Reader(self._database, connection, self._whole)
+            return found.row, [*found.steps], at_once.attempts(execution_id, last=last) if found.has_attempts else []
 
     def find_idempotent(self, key: str) -> Row | None:
         """Return the execution that was created with this idempotency key.
