@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi import Request, Response
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from api.serving import plan, task
 from dagbok.api import answers
 from dagbok.api.app import create_app
-from dagbok.api.reads import MAX_READS, Reads, Whole
+from dagbok.api.reads import MAX_READS, MAX_TOGETHER, Reads, Whole
 from dagbok.app import Dagbok
 from dagbok.store import readiness
 from dagbok.store.queries import Reader
@@ -139,6 +141,40 @@ def test_a_read_that_fails_fails_for_all_who_share_it_and_gives_its_place_back()
             both = await asyncio.gather(*(reads.whole(asked(), "e", broken) for _ in range(2)), return_exceptions=True)
             assert [type(error) for error in both] == [LookupError] * 2
         assert (await reads.whole(asked(), "e", lambda: whole("fine")))[0] == "fine"
+
+    asyncio.run(main())
+
+
+def test_where_many_wait_a_thread_reads_several_and_each_fails_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    hops, ids = [], []
+    to_thread = asyncio.to_thread
+
+    async def counted(work: Callable[[], Any]) -> Any:
+        hops.append(work)
+        return await to_thread(work)
+
+    def make(number: int) -> Whole:
+        ids.append(get_contextvars())
+        if number % 10 == 3:
+            raise LookupError(number)
+        return whole(str(number))
+
+    monkeypatch.setattr(asyncio, "to_thread", counted)
+
+    async def main() -> None:
+        reads = Reads()
+        with bound_contextvars(requestId="of another"):
+            asking = [reads.whole(asked(), f"e{number}", partial(make, number)) for number in range(200)]
+            found = await asyncio.gather(*asking, return_exceptions=True)
+        for number, one in enumerate(found):
+            if isinstance(one, BaseException):
+                assert (type(one), one.args) == (LookupError, (number,))
+                assert number % 10 == 3
+            else:
+                assert one[0] == str(number)
+        assert 200 / MAX_TOGETHER <= len(hops) <= 200 / MAX_TOGETHER + 2 * MAX_TOGETHER
+        assert {} in ids
+        assert {"requestId": "of another"} not in ids
 
     asyncio.run(main())
 
