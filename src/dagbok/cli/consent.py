@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dagbok.cli import keyboard, summary
+from dagbok.cli import keyboard
 from dagbok.cli.terminal import note
+from dagbok.cli.words import database_name
 from dagbok.errors import BadInput
 from dagbok.settings import Settings
 
@@ -29,6 +30,6 @@ def must_agree(what: str, settings: Settings, *, several: bool, named: Sequence[
     for words in named:
         note(words)
     they = "They" if several else "It"
-    note(f"Delete {what} from {summary.database_name(settings)}? {they} cannot be brought back. [y/N] ", end="")
+    note(f"Delete {what} from {database_name(settings)}? {they} cannot be brought back. [y/N] ", end="")
     if keyboard.read_word() not in ("y", "yes"):
         raise BadInput("Nothing was deleted.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dagbok.cli.summary import database_name
 from dagbok.cli.terminal import out
+from dagbok.cli.words import database_name
 from dagbok.outside import database_schema, upgrade_database
 from dagbok.settings import Settings
 

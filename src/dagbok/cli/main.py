@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from dagbok import __version__
 from dagbok.cli import keeping, looking, people, running
+from dagbok.cli.collector import collecting_seldom
 from dagbok.cli.terminal import clean, note, out, prepare
 from dagbok.errors import BadInput, DagbokError, InvalidPlan, Stalled, TooLarge
 
@@ -103,7 +104,7 @@ app.add_typer(db, name="db")
 def main() -> None:
     """Run the program and end the process with its exit code."""
     prepare()
-    with _told():
+    with _told(), collecting_seldom():
         app(prog_name="dagbok")
 
 

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dagbok.cli import render, summary
+from dagbok.cli import render
 from dagbok.cli.consent import must_agree
 from dagbok.cli.terminal import is_terminal, line, note, out
-from dagbok.cli.words import counted, local
+from dagbok.cli.words import counted, database_name, local
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus
 from dagbok.errors import BadInput
 from dagbok.outside import Pruner, find_owner, open_pruning
@@ -53,7 +53,7 @@ def prune(
         before = local(datetime.fromtimestamp(before_ms / 1000, UTC))
         what = f"{counted(number, f'{named}execution')} that ended before {before}"
         if dry_run:
-            where = summary.database_name(settings)
+            where = database_name(settings)
             _tell(f"{what} would be deleted from {where}.", Done(number, None), before_ms, json)
             return 0
         if number and not yes:

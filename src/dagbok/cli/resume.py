@@ -19,7 +19,7 @@ from dagbok.app import Dagbok, Vault
 from dagbok.cli import questions, render, summary, unfinished
 from dagbok.cli.asking import Wish, deliver
 from dagbok.cli.beside import owner_words, server_url, told_of_flags, works_on
-from dagbok.cli.collector import collecting_seldom
+from dagbok.cli.collector import leave_out
 from dagbok.cli.desk import Desk
 from dagbok.cli.exit_codes import EXIT_CODES, SERVER_AWAY, UNUSABLE, of_several
 from dagbok.cli.following import follow
@@ -199,8 +199,8 @@ async def _go_on(
         if tools := await asyncio.to_thread(look):
             raise Misconfigured(unfinished.told_of_tools(execution_id, tools))
         desk = Desk(execution_id, asked.settings) if asked.asks else None
-        showing = asked.watch.shown() if desk is None else desk.hearing(dagbok)
-        with asked.watch.hearing(dagbok), showing, collecting_seldom():
+        leave_out()
+        with asked.watch.hearing(dagbok), asked.watch.shown() if desk is None else desk.hearing(dagbok):
             if ask is not None:
                 await ask(dagbok.service)
             await dagbok.take_over(execution_id)
@@ -272,7 +272,8 @@ async def _go_on_with_all(asked: Asked, execution_ids: Sequence[str]) -> None:
             else:
                 able.append(execution_id)
                 await asyncio.to_thread(_watch, asked, dagbok.service, execution_id)
-        with asked.watch.hearing(dagbok), asked.watch.shown(), collecting_seldom():
+        leave_out()
+        with asked.watch.hearing(dagbok), asked.watch.shown():
             taken = await dagbok.take_over(*able)
             waits = (dagbok.service.wait(execution_id) for execution_id in taken)
             outcomes = await asyncio.gather(*waits, return_exceptions=True)

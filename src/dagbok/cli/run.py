@@ -18,7 +18,7 @@ from dagbok.app import Dagbok, Vault, make_registry
 from dagbok.cli import summary, unfinished
 from dagbok.cli.asking import who_asks
 from dagbok.cli.beside import server_url, told_of_flags
-from dagbok.cli.collector import collecting_seldom
+from dagbok.cli.collector import leave_out
 from dagbok.cli.desk import Desk
 from dagbok.cli.exit_codes import EXIT_CODES, SERVER_AWAY
 from dagbok.cli.following import follow
@@ -148,7 +148,8 @@ async def _here(asked: Asked) -> bool:
     ):
         if not asked.quiet:
             await asyncio.to_thread(unfinished.name_all, dagbok.service, settings, asked.flags)
-        with asked.watch.hearing(dagbok), collecting_seldom():
+        leave_out()
+        with asked.watch.hearing(dagbok):
             asked.submitting = True
             if asked.origin is None:
                 submitted = await dagbok.submit(asked.document, **asked.options)

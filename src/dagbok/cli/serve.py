@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
 
 from dagbok.api.server import serve as serve_api
 from dagbok.app import Vault
-from dagbok.cli.collector import collecting_seldom
+from dagbok.cli.collector import leave_out
 from dagbok.cli.server_log import server_log
-from dagbok.cli.summary import database_name
 from dagbok.cli.terminal import out, redact_with
+from dagbok.cli.words import database_name
 from dagbok.settings import Settings
 
 log = logging.getLogger("dagbok.cli")
@@ -26,9 +25,9 @@ def serve(settings: Settings, *, insecure: bool) -> int:
     redact_with(secrets.redact)
 
     def ready(url: str) -> None:
-        stack.enter_context(collecting_seldom())  # all that stays is there now
+        leave_out()
         out(f"Dagbok answers at {url}")
         log.info("The API is described at %s/docs; the diary is %s; Ctrl-C stops.", url, database_name(settings))
 
-    with server_log(settings.log_level, settings.log_format, redact=secrets.redact), ExitStack() as stack:
+    with server_log(settings.log_level, settings.log_format, redact=secrets.redact):
         return serve_api(settings, insecure=insecure, on_ready=ready, secrets=secrets)

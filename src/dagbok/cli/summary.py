@@ -20,7 +20,7 @@ from dagbok.cli import questions, render
 from dagbok.cli.attempts import Tries
 from dagbok.cli.questions import Questions, asks
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
-from dagbok.cli.words import aligned, counted, shown_error
+from dagbok.cli.words import aligned, counted, database_name, shown_error
 from dagbok.diary import Diary
 from dagbok.domain.rerun import RETRYABLE
 from dagbok.domain.states import ExecutionStatus
@@ -168,12 +168,6 @@ def command(settings: Settings, *words: str, flags: Mapping[str, Any] | None = N
         for part in (f"--{name}", str(one))
     ]
     return clean(shlex.join([program, *words, *given, *database]))
-
-
-def database_name(settings: Settings) -> str:
-    """Return the database as people may see it: of a URL with a password, only where it leads."""
-    kind, mark, rest = settings.database_url.partition("://")
-    return clean(settings.database_url if kind == "sqlite" else kind + mark + rest.partition("?")[0].rpartition("@")[2])
 
 
 def _print_steps(execution: wire.Execution) -> None:

@@ -1,12 +1,13 @@
-"""How figures and states read: spans, times, counts, and a sign for each status."""
+"""How figures, states and names read: spans, times, counts, a sign for each status, the database."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from dagbok.cli.terminal import line
+from dagbok.cli.terminal import clean, line
 from dagbok.domain.ids import SYNTHESIS
+from dagbok.settings import Settings
 
 #: Sign and Rich style of each status, of executions and sub-steps alike; what a row alone does not say is seen, too.
 SIGNS = {
@@ -107,3 +108,9 @@ def aligned(rows: Sequence[Sequence[str]], gap: str = "  ") -> list[str]:
     """Return rows of cells as lines whose columns stand under each other; the last column is not padded."""
     widths = [max((len(row[at]) for row in rows), default=0) for at in range(max(map(len, rows), default=0))]
     return [gap.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def database_name(settings: Settings) -> str:
+    """Return the database as people may see it: of a URL with a password, only where it leads."""
+    kind, mark, rest = settings.database_url.partition("://")
+    return clean(settings.database_url if kind == "sqlite" else kind + mark + rest.partition("?")[0].rpartition("@")[2])
