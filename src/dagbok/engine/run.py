@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from dagbok.domain.execution import Execution
 from dagbok.domain.states import ExecutionStatus
@@ -38,9 +39,10 @@ class Run:
 
     def __init__(self, execution: Execution) -> None:
         self.execution = execution
-        execution.unstarted = self.unstarted
         self.append: asyncio.Future[None] | None = None  # the commit under way
         self.attempts: dict[int, Attempt] = {}  # by position: bodies that run, or wait for their start to be durable
+        # It knows the attempts and not the run: in a circle, what ended would stay until Python looks for such.
+        execution.unstarted = partial(_unstarted, self.attempts)
         self.launches: list[Attempt] = []  # those that wait, not yet handed to the journal
         self.careful = False  # no body begins before its start is durable: an earlier process died of it, perhaps
         self.timer: Timer | None = None  # rings at `due_at`, or before
@@ -49,10 +51,6 @@ class Run:
         self.queued = 0  # steps that wait for a slot
         self.progress: dict[int, Interval] = {}  # by position: of attempts that have reported a moment ago
         self.settled: asyncio.Future[None] | None = None  # for those who wait until it ended or needs a person
-
-    def unstarted(self) -> Iterator[int]:
-        """Yield the positions whose body waits for the start of its attempt to be durable: it has done nothing yet."""
-        return (position for position, attempt in self.attempts.items() if attempt.task is None)
 
     @property
     def idle(self) -> bool:
@@ -74,6 +72,11 @@ class Run:
         """Tell those who wait."""
         settled, self.settled = self.settled, None
         settle(settled, error)
+
+
+def _unstarted(attempts: Mapping[int, Attempt]) -> Iterator[int]:
+    """Yield the positions whose body waits for the start of its attempt to be durable: it has done nothing yet."""
+    return (position for position, attempt in attempts.items() if attempt.task is None)
 
 
 def settle(future: asyncio.Future[None] | None, error: BaseException | None) -> None:
