@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import laws
+from dagbok.domain import outline
 from dagbok.domain.call import Call
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import DagId, Epoch, ExecutionId
-from dagbok.domain.plan import Plan
 from dagbok.domain.records import NewExecution
 from dagbok.domain.states import Effect
 from dagbok.domain.values import encode
@@ -124,7 +124,7 @@ class World:
             "sub_tasks": script.tasks,
             "synthesis_plan": "count" if script.synthesis else "",
         }
-        plan = Plan.model_validate(document)
+        plan = outline.read(document)
         execution = Execution(
             ExecutionId(f"dag-exec_law{next(_NUMBERS)}"),
             plan,

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 import dagbok
-from dagbok.domain import diagram, mermaid, submission
-from dagbok.domain.plan import Plan
+from dagbok.domain import diagram, mermaid, outline, submission
 from dagbok.domain.validate import check
 from dagbok.settings import Settings
 
@@ -38,8 +37,8 @@ def test_the_plan_of_the_readme_is_a_plan() -> None:
 
 
 def test_the_picture_of_the_readme_is_that_of_the_demo() -> None:
-    plan = Plan.model_validate(json.loads((ROOT / "examples" / "briefing.json").read_text(encoding="utf-8")))
-    tasks = [*plan.sub_tasks, submission.synthesis_task(plan)]
+    plan = outline.read(json.loads((ROOT / "examples" / "briefing.json").read_text(encoding="utf-8")))
+    tasks = [*plan.sub_tasks, submission.synthesis_task(plan.synthesis_plan)]
     rows = [
         {
             **dict.fromkeys(diagram.Node._fields),

@@ -11,16 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dagbok.domain import fork, overriding, values
+from dagbok.domain import fork, outline, overriding, values
 from dagbok.domain.answers import Calls
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
 from dagbok.domain.fork import Origin, Split
 from dagbok.domain.ids import SYNTHESIS, DagId, Epoch, ExecutionId, TaskId
+from dagbok.domain.outline import Outline
 from dagbok.domain.overriding import Overrides
-from dagbok.domain.plan import Plan, SubTask, read_id
+from dagbok.domain.plan import Plan, read_id
 from dagbok.domain.records import NewExecution, StepRow
 from dagbok.domain.states import Effect, FailurePolicy
+from dagbok.domain.task import Task
 from dagbok.domain.validate import Limits, Problem, check, read
 from dagbok.domain.values import Json
 from dagbok.errors import BadInput, Conflict, InvalidPlan, NotFound, TooLarge
@@ -60,7 +62,7 @@ class Forked:
 
     origin: Stored
     document: dict[str, Json]
-    plan: Plan
+    plan: Outline
     title: str
     split: Split
     finished: Mapping[TaskId, StepRow]  #: what is taken over, whole
@@ -96,7 +98,7 @@ class Forks:
     def _prepare(self, origins: Origins, stored: Stored, wish: Wish) -> Forked:
         for_plan, beside = fork.standing(stored.overrides)
         before = overriding.write(values.decode(stored.document), for_plan)
-        origin = Origin(Plan.model_validate(before), stored.steps, stored.effects)
+        origin = Origin(outline.read(before), stored.steps, stored.effects)
         document, plan = self._changed(before, wish)
         self._check_from_task(origin, plan, wish.from_task)
         from_task = None if wish.from_task is None else TaskId(wish.from_task)
@@ -123,7 +125,7 @@ class Forks:
         title = plan.title if renamed else stored.row["title"]
         return Forked(stored, document, plan, title, split, finished, doubtful, kept, wish.from_task)
 
-    def _changed(self, before: dict[str, Json], wish: Wish) -> tuple[dict[str, Json], Plan]:
+    def _changed(self, before: dict[str, Json], wish: Wish) -> tuple[dict[str, Json], Outline]:
         """Return the plan of the fork."""
         if wish.plan is None:
             found = overriding.faults_of_all(
@@ -132,7 +134,7 @@ class Forks:
             if found:
                 raise overriding.refused(found)
             document = overriding.write(before, wish.overrides)
-            return document, Plan.model_validate(document)
+            return document, outline.read(document)
         if wish.overrides:
             message = "Give either a plan or overrides; a plan says all of it."
             raise _refused(Problem("/overrides", "bad_value", message))
@@ -146,7 +148,7 @@ class Forks:
             raise type(exc)(exc.message, **{**exc.fields, "problems": moved}) from exc
         return wish.plan, plan
 
-    def _check_from_task(self, origin: Origin, plan: Plan, from_task: str | None) -> None:
+    def _check_from_task(self, origin: Origin, plan: Outline, from_task: str | None) -> None:
         if from_task is None:
             return
         shown = self._redactor.text(from_task)[:200]
@@ -191,7 +193,7 @@ def begin(
     owner: str,
     by: str | None,
     now_ms: int,
-    effect_of: Callable[[SubTask], Effect],
+    effect_of: Callable[[Task], Effect],
 ) -> tuple[Execution, NewExecution]:
     """Return the execution, and what makes it durable, whole, in one commit.
 
@@ -224,7 +226,7 @@ def begin(
         plan=values.encode(forked.document),
         title=forked.title,
         original_request=plan.original_request,
-        primary_intent=plan.intent.primary,
+        primary_intent=plan.primary_intent,
         created_at=now_ms,
         total_tasks=len(plan.sub_tasks),
         steps=new_steps,

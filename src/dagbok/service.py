@@ -23,10 +23,11 @@ from dagbok.domain.answers import Calls
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import DagId, Epoch, ExecutionId
-from dagbok.domain.plan import HUMAN, LONGEST_S, Plan, SubTask, read_id
+from dagbok.domain.plan import HUMAN, LONGEST_S, Plan, read_id
 from dagbok.domain.records import NewExecution
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import EXECUTION_ENDED, Effect, FailurePolicy
+from dagbok.domain.task import Task, read_task
 from dagbok.domain.validate import Limits, Problem, check, literals, read
 from dagbok.domain.values import Json, JsonText
 from dagbok.errors import BadInput, Conflict, DagbokError, NotFound, OutcomeUnknown, StoreRejected, StoreUnavailable
@@ -341,7 +342,7 @@ class Service(Diary):
             raise overriding.refused(found)
         for item in overriding.write(document, wanted)["sub_tasks"]:
             if (id := read_id(item["id"])) is not None and id in wanted:
-                wanted[id]["effect"] = self._effect(SubTask.model_validate(item)).value
+                wanted[id]["effect"] = self._effect(read_task(item)).value
         return wanted
 
     async def _command(
@@ -468,27 +469,27 @@ class Service(Diary):
 
     def _prepare(self, document: Json, options: Options, dag_id: DagId | None = None) -> tuple[Execution, NewExecution]:
         values.check({"title": options.title, "labels": dict(options.labels or {})})
+        text: JsonText | None = None
         with suppress(BadInput):  # which `read` tells better
             # The engine's own from here on: neither the caller nor a tool changes a plan that runs.
-            document = values.decode(values.encode(document))
+            document = values.decode(text := values.encode(document))
         self._refuse_literals(asdict(options), "options")
-        plan = read(document, self.registry.schemas(), self._limits, self.redactor)
+        plan = read(document, self.registry.schemas(), self._limits, self.redactor, text=text)
         execution_id = ExecutionId(new_id("dag-exec_"))
         now_ms = self._worker.clock.now_ms()
         execution = Execution(execution_id, plan, epoch=Epoch(1), effect_of=self._effect)
         execution.fail_fast = options.failure_policy == FailurePolicy.FAIL_FAST
         if options.deadline_seconds is not None:
             execution.header.deadline_at = now_ms + _deadline_ms(options.deadline_seconds)
-        text = values.encode(document)
         new = NewExecution(
             id=execution_id,
             dag_id=dag_id or DagId(new_id("dag_")),
             new_dag=dag_id is None,
             plan_hash=plan_hash(document),
-            plan=text,
+            plan=text or values.encode(document),
             title=options.title or plan.title or _shorten(plan.original_request),
             original_request=plan.original_request,
-            primary_intent=plan.intent.primary,
+            primary_intent=plan.primary_intent,
             created_at=now_ms,
             total_tasks=len(plan.sub_tasks),
             steps=execution.new_steps(),
@@ -505,7 +506,7 @@ class Service(Diary):
         if faults := literals(given, self.redactor, *path):
             raise BadInput(faults[0].message, problems=faults, outside_plan=True)
 
-    def _effect(self, task: SubTask) -> Effect:
+    def _effect(self, task: Task) -> Effect:
         return _effect(self.registry, task)
 
 
@@ -518,7 +519,7 @@ def _limits(settings: Settings) -> Limits:
     return Limits(settings.max_sub_tasks, settings.max_plan_bytes)
 
 
-def _effect(registry: Registry, task: SubTask) -> Effect:
+def _effect(registry: Registry, task: Task) -> Effect:
     tool = registry.get(task.tool)
     return Effect.PURE if task.tool == HUMAN or tool is None else tool.effect_of(task.tool_or_prompt.params)
 

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dagbok.domain import values
+from dagbok.domain import outline, values
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution, restore
 from dagbok.domain.ids import SYNTHESIS, DagId, Epoch, ExecutionId, TaskId
-from dagbok.domain.plan import Plan, SubTask
 from dagbok.domain.records import AttemptRow, Changes, HeaderRow, QuestionRow, StepRow, StoredExecution
 from dagbok.domain.states import (
     ENDED,
@@ -21,17 +20,19 @@ from dagbok.domain.states import (
     ExecutionStatus,
     StepStatus,
 )
+from dagbok.domain.task import Task
+from dagbok.domain.values import JsonText
 
 ID = ExecutionId("dag-exec_test")
 EFFECTS = {"pure": Effect.PURE, "idempotent": Effect.IDEMPOTENT, "once": Effect.ONCE}
 
 
-def effect_of(task: SubTask) -> Effect:
+def effect_of(task: Task) -> Effect:
     return EFFECTS.get(task.tool, Effect.PURE)
 
 
 def execution_of(document: Mapping[str, Any]) -> Execution:
-    return Execution(ID, Plan.model_validate(document), epoch=Epoch(1), effect_of=effect_of)
+    return Execution(ID, outline.read(document), epoch=Epoch(1), effect_of=effect_of)
 
 
 def plan_of(
@@ -208,7 +209,7 @@ class Store:
         return StoredExecution(
             id=ID,
             dag_id=DagId("dag_test"),
-            plan=values.encode(self.plan.document()),
+            plan=JsonText("{}"),  # `self.plan` stands for it
             options=self.options,
             epoch=self.epoch,
             last_event_seq=self.seq,
@@ -224,7 +225,7 @@ class Store:
         )
 
     def restored(self, *, parked: tuple[int, int] | None = None) -> Execution:
-        return restore(self.load(parked=parked), Plan.model_validate(self.plan.document()))
+        return restore(self.load(parked=parked), self.plan)
 
 
 def _said(question: QuestionRow) -> QuestionRow:

@@ -8,9 +8,9 @@ import pytest
 
 from dagbok.domain import answers
 from dagbok.domain.answers import Calls
-from dagbok.domain.plan import SubTask
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import Effect
+from dagbok.domain.task import Task
 from dagbok.domain.validate import Limits
 from dagbok.errors import InvalidAnswer
 
@@ -88,7 +88,7 @@ _TO: dict[str, Any] = {"type": "object", "properties": {"to": {"type": "string"}
 _PAY = {**_TO, "properties": {**_TO["properties"], "cents": {"type": "integer"}}, "required": ["cents"]}
 
 
-def _effect(task: SubTask) -> Effect:
+def _effect(task: Task) -> Effect:
     params = task.tool_or_prompt.params
     return Effect.PURE if task.tool == "look" or params.get("cents") == 0 else Effect.ONCE
 

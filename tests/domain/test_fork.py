@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagbok.domain import fork, submission
+from dagbok.domain import fork, outline, submission
 from dagbok.domain.execution import Execution
 from dagbok.domain.fork import Origin, Split
 from dagbok.domain.ids import SYNTHESIS, Epoch, ExecutionId, TaskId
-from dagbok.domain.plan import Plan
+from dagbok.domain.outline import Outline
 from dagbok.domain.records import StepRow
 from dagbok.domain.states import Effect, ExecutionStatus, Reason, StepStatus
 from dagbok.domain.values import JsonText
@@ -23,9 +24,9 @@ def task(id: str, *after: str, params: Any = None, **more: Any) -> dict[str, Any
     return {"id": id, "tool_or_prompt": call, "dependencies": list(after), **more}
 
 
-def plan(*tasks: dict[str, Any], **more: Any) -> Plan:
+def plan(*tasks: dict[str, Any], **more: Any) -> Outline:
     document = {"original_request": "r", "intent": {"primary": "p"}, "sub_tasks": list(tasks), **more}
-    return Plan.model_validate(document)
+    return outline.read(document)
 
 
 def row(id: str, status: str = "completed", reason: str | None = None, **more: Any) -> StepRow:
@@ -33,13 +34,13 @@ def row(id: str, status: str = "completed", reason: str | None = None, **more: A
     return StepRow(**{**given, "attempt": 1, "revision": 0, "updated_at": 0, **more})
 
 
-def origin(of: Plan, *rows: StepRow, effect: Effect = Effect.ONCE) -> Origin:
+def origin(of: Outline, *rows: StepRow, effect: Effect = Effect.ONCE) -> Origin:
     known = {each.task_id: each for each in rows}
     all_rows = {item.id: known.get(item.id, row(item.id)) for item in of.sub_tasks}
     return Origin(of, known | all_rows, dict.fromkeys([*known, *all_rows], effect))
 
 
-def split(of: Origin, after: Plan | None = None, **more: Any) -> Split:
+def split(of: Origin, after: Outline | None = None, **more: Any) -> Split:
     return fork.split(of, after or of.plan, **more)
 
 
@@ -79,7 +80,7 @@ def test_a_dependency_that_was_implied_may_be_written_out() -> None:
 def test_a_model_is_told_more_than_a_tool() -> None:
     before = plan(task("a"), task("m", action_type="inference", description="one"))
     assert split(origin(before), plan(task("a"), task("m", action_type="inference", description="two"))).reused == ["a"]
-    assert split(origin(before), before.model_copy(update={"original_request": "another"})).reused == ["a"]
+    assert split(origin(before), replace(before, original_request="another")).reused == ["a"]
 
 
 def test_a_default_is_kept_only_while_the_plan_says_so() -> None:
@@ -123,7 +124,7 @@ def test_the_synthesis_runs_alone_only_if_it_has_something_new_to_say() -> None:
     assert not split(done).synthesis
     assert split(done, from_task=SYNTHESIS).synthesis
     assert split(done, synthesis_changed=True).synthesis
-    assert split(done, before.model_copy(update={"synthesis_plan": "Another way."})).synthesis
+    assert split(done, replace(before, synthesis_plan="Another way.")).synthesis
     assert split(done, plan(task("a"), synthesis_plan="Put it together.")).synthesis
     assert not split(done, plan(task("a"))).synthesis
     assert split(origin(before, row(SYNTHESIS, "failed"))).synthesis
@@ -170,7 +171,7 @@ STATES = [
 
 
 @st.composite
-def forks(draw: st.DrawFn) -> tuple[Origin, Plan, TaskId | None, set[str]]:
+def forks(draw: st.DrawFn) -> tuple[Origin, Outline, TaskId | None, set[str]]:
     """An origin in any state, a plan that has some of its sub-tasks changed, and those that are."""
     size = draw(st.integers(1, 12))
     ids = [f"t{number}" for number in range(size)]
@@ -187,7 +188,7 @@ def forks(draw: st.DrawFn) -> tuple[Origin, Plan, TaskId | None, set[str]]:
 
 @given(forks())
 def test_what_is_taken_over_is_closed_upwards_and_all_that_can_be(
-    drawn: tuple[Origin, Plan, TaskId | None, set[str]],
+    drawn: tuple[Origin, Outline, TaskId | None, set[str]],
 ) -> None:
     of, after, from_task, changed = drawn
     found = fork.split(of, after, from_task=from_task)
@@ -205,7 +206,7 @@ def test_what_is_taken_over_is_closed_upwards_and_all_that_can_be(
 
 @given(forks(), st.sampled_from(["retry", "succeeded"]))
 def test_a_fork_runs_each_other_sub_task_once_and_comes_to_its_end(
-    drawn: tuple[Origin, Plan, TaskId | None, set[str]], decision: str
+    drawn: tuple[Origin, Outline, TaskId | None, set[str]], decision: str
 ) -> None:
     of, after, from_task, _ = drawn
     found = fork.split(of, after, from_task=from_task)

@@ -67,7 +67,7 @@ def test_remaining_is_the_longest_path_to_an_end(parents: list[list[int]]) -> No
     built = graph.build(dag)
     for position in reversed(range(len(dag))):
         children = [child for child, above in enumerate(dag) if position in above]
-        assert built.children[position] == children
+        assert list(built.children[position]) == children
         assert built.remaining[position] == 1 + max((built.remaining[child] for child in children), default=0)
     assert built.sinks() == [at for at in range(len(dag)) if not any(at in above for above in dag)]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dagbok.domain import overriding, submission, validate
-from dagbok.domain.plan import Plan, SubTask
+from dagbok.domain import outline, overriding, validate
+from dagbok.domain.plan import SubTask
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.validate import Limits, Problem, check
 
@@ -173,8 +173,8 @@ def test_written_into_the_document_an_override_keeps_who_waits_for_whom() -> Non
     assert (two["tool_or_prompt"]["params"], two["dependencies"]) == ({"url": "new"}, ["1"])
     assert three["tool_or_prompt"]["params"] == {"prompt": "Sum up {{ tasks['2'].result }}", "model": "test:a"}
     assert all(mine is theirs for mine, theirs in zip((four, five), document["sub_tasks"][3:], strict=True))
-    parents = submission.parents(Plan.model_validate(before).sub_tasks)
-    assert submission.parents(Plan.model_validate(written).sub_tasks) == parents
+    parents = outline.read(before).graph.parents
+    assert outline.read(written).graph.parents == parents
     assert SubTask.model_validate(two).dependencies == ["1"]
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagbok.domain import refs
+from dagbok.domain import outline, refs
 from dagbok.domain.plan import Plan
 from dagbok.domain.validate import MAX_FAULTS, Limits, Problem, check, read
 from dagbok.errors import BadReference, InvalidPlan, TooLarge
@@ -213,7 +213,7 @@ def test_each_kind_of_problem_has_its_code_and_place(document: Any, problems: se
             read(document, TOOLS)
         assert {(p.code, p.pointer) for p in caught.value.problems} == problems
     else:
-        assert isinstance(read(document, TOOLS), Plan)
+        assert isinstance(read(document, TOOLS), outline.Outline)
 
 
 def messages(document: Any) -> list[str]:
@@ -471,7 +471,7 @@ def test_10_000_sub_tasks_are_checked_in_a_moment(record_property: Any) -> None:
 @given(plans())
 def test_a_plan_that_can_run_has_no_problem(document: dict[str, Any]) -> None:
     assert check(document, TOOLS) == []
-    assert read(document, TOOLS).document() == Plan.model_validate(document).document()
+    assert read(document, TOOLS) == outline.of(Plan.model_validate(document))
 
 
 pieces = st.sampled_from(

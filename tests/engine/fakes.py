@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dagbok.domain import outline
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import Epoch, ExecutionId
-from dagbok.domain.plan import Plan, SubTask
+from dagbok.domain.outline import Outline
 from dagbok.domain.records import Changes
 from dagbok.domain.states import Effect
+from dagbok.domain.task import Task
 from dagbok.engine.ports import NO_SECRETS, Secrets
 from dagbok.engine.scheduler import Scheduler
 from dagbok.testing import FakeClock as FakeClock
@@ -92,17 +94,15 @@ def task(
     }
 
 
-def plan(*tasks: Any, **more: Any) -> Plan:
-    return Plan.model_validate(
-        {"original_request": "test", "intent": {"primary": "test"}, "sub_tasks": list(tasks), **more}
-    )
+def plan(*tasks: Any, **more: Any) -> Outline:
+    return outline.read({"original_request": "test", "intent": {"primary": "test"}, "sub_tasks": list(tasks), **more})
 
 
 _NUMBERS = itertools.count()
 
 
-def execution(made: Plan, tools: FakeTools) -> Execution:
-    def effect(task: SubTask) -> Effect:
+def execution(made: Outline, tools: FakeTools) -> Execution:
+    def effect(task: Task) -> Effect:
         tool = tools.get(task.tool)
         return tool.effect if tool else Effect.PURE
 
@@ -132,12 +132,12 @@ class Bench:
             secrets=secrets,
         )
 
-    def add(self, made: Plan) -> Execution:
+    def add(self, made: Outline) -> Execution:
         made_execution = execution(made, self.tools)
         self.scheduler.add(made_execution)
         return made_execution
 
-    def add_with_deadline(self, made: Plan, seconds: float) -> Execution:
+    def add_with_deadline(self, made: Outline, seconds: float) -> Execution:
         made_execution = execution(made, self.tools)
         made_execution.header.deadline_at = self.clock.now_ms() + round(seconds * 1000)
         self.scheduler.add(made_execution)

@@ -10,8 +10,8 @@ import asyncio
 
 import pytest
 
+from dagbok.domain import outline
 from dagbok.domain.call import Call
-from dagbok.domain.plan import Plan
 from dagbok.domain.states import ExecutionStatus
 from datasets import TimedGraph, asynchow, wfinstances
 from engine.fakes import Bench, FakeTool
@@ -23,7 +23,7 @@ async def _makespan_s(graph: TimedGraph, scale: float) -> float:
         return None
 
     bench = Bench(FakeTool("work", work, timeout_s=1e12), max_concurrency=10_000)
-    execution = bench.add(Plan.model_validate(graph.plan("work", scale)))
+    execution = bench.add(outline.read(graph.plan("work", scale)))
     await bench.finish(execution)
     assert execution.status is ExecutionStatus.COMPLETED
     return bench.clock.elapsed_s

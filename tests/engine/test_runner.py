@@ -11,14 +11,14 @@ import pytest
 
 from dagbok.domain.call import Call
 from dagbok.domain.ids import ExecutionId, TaskId
-from dagbok.domain.plan import SubTask
 from dagbok.domain.secrets import Redactor
+from dagbok.domain.task import read_task
 from dagbok.engine import containment
 from dagbok.engine.outcomes import Outcome
 from dagbok.engine.runner import Attempt
 from engine.fakes import FakeClock, FakeTool, quiet
 
-SUB_TASK = SubTask.model_validate({"id": "7", "tool_or_prompt": {"name": "work"}})
+SUB_TASK = read_task({"id": "7", "tool_or_prompt": {"name": "work"}})
 ABANDONED = " Its thread cannot be stopped: it is abandoned, and what it still returns is dropped."
 
 

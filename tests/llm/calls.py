@@ -7,8 +7,8 @@ from typing import Any
 
 from dagbok.domain.call import Call, Missing
 from dagbok.domain.ids import SYNTHESIS, ExecutionId, TaskId
-from dagbok.domain.plan import SubTask
 from dagbok.domain.refs import resolve
+from dagbok.domain.task import Task, read_task
 from dagbok.domain.values import Json
 from dagbok.llm.inference import Inference
 from dagbok.llm.models import Models
@@ -39,7 +39,7 @@ def inference_call(
 ) -> Call:
     """Return a call of `inference` with its references replaced; `overridden` stands for params a person has put in."""
     given = {TaskId(task): value for task, value in (results or {}).items()}
-    step = SubTask.model_validate(
+    step = read_task(
         {
             "id": "9",
             "description": description,
@@ -60,7 +60,7 @@ def synthesis_call(
     missing: tuple[Missing, ...] = (),
     reports: list[str] | None = None,
 ) -> Call:
-    step = SubTask.model_validate({"id": "__SYNTHESIS__", "tool_or_prompt": {"name": "__synthesis__"}})
+    step = read_task({"id": "__SYNTHESIS__", "tool_or_prompt": {"name": "__synthesis__"}})
     given = {TaskId(task): value for task, value in results.items()}
     call = _call(step, SYNTHESIS, {}, request, given, reports)
     call.synthesis_plan = plan
@@ -68,9 +68,9 @@ def synthesis_call(
     return call
 
 
-def sub_task(id: str, description: str, *, tool: str = "read_file") -> SubTask:
+def sub_task(id: str, description: str, *, tool: str = "read_file") -> Task:
     """Return a sub-task of the plan, as a call looks it up to say what a result is."""
-    return SubTask.model_validate(
+    return read_task(
         {"id": id, "description": description, "tool_or_prompt": {"name": tool}}
         | ({"action_type": tool} if tool in ("inference", "human") else {})
     )
@@ -81,7 +81,7 @@ def lost(task: str, *, description: str = "", status: str = "failed", error: str
 
 
 def _call(
-    step: SubTask,
+    step: Task,
     task: TaskId,
     params: dict[str, Any],
     request: str,

@@ -10,10 +10,10 @@ from typing import Any
 
 from dagbok.domain.call import Call
 from dagbok.domain.ids import ExecutionId, TaskId
-from dagbok.domain.plan import SubTask
+from dagbok.domain.task import read_task
 from dagbok.tools.registry import Registry, Tool
 
-SUB_TASK = SubTask.model_validate({"id": "1", "tool_or_prompt": {"name": "x"}})
+SUB_TASK = read_task({"id": "1", "tool_or_prompt": {"name": "x"}})
 
 
 def make_call(

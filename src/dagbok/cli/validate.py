@@ -12,9 +12,8 @@ from dagbok.cli.plans import load_plan
 from dagbok.cli.render import print_json
 from dagbok.cli.terminal import line, note, out, redact_with
 from dagbok.cli.words import aligned, counted
-from dagbok.domain import graph, refs
+from dagbok.domain.outline import Outline
 from dagbok.domain.overlooked import overlooked
-from dagbok.domain.plan import Plan
 from dagbok.domain.validate import Limits, Problem, read
 from dagbok.domain.values import Json
 from dagbok.errors import InvalidPlan, TooLarge
@@ -24,7 +23,7 @@ from dagbok.settings import Settings
 _SHOWN = 100
 
 
-def check_plan(document: Json, tools: Mapping[str, Mapping[str, Any]], settings: Settings, secrets: Vault) -> Plan:
+def check_plan(document: Json, tools: Mapping[str, Mapping[str, Any]], settings: Settings, secrets: Vault) -> Outline:
     """Return the plan of a document, checked against the params of `tools` and the names of `secrets`.
 
     Raises:
@@ -79,14 +78,9 @@ def validate(source: str, *, json: bool, settings: Settings) -> int:
     return 0
 
 
-def longest_path(plan: Plan) -> int:
+def longest_path(plan: Outline) -> int:
     """Return the number of sub-tasks on the longest path: how long it takes with all the parallelism there is."""
-    index = {task.id: position for position, task in enumerate(plan.sub_tasks)}
-    parents = [
-        [index[name] for name in dict.fromkeys((*task.dependencies, *refs.named(task.tool_or_prompt.params)))]
-        for task in plan.sub_tasks
-    ]
-    return max(graph.build(parents).remaining, default=0)
+    return max(plan.graph.remaining, default=0)
 
 
 def _items(problems: Sequence[Problem]) -> list[dict[str, str]]:

@@ -14,10 +14,9 @@ from typing import Final
 
 import uuid_utils
 
-from dagbok.domain import commands, values
+from dagbok.domain import commands, outline, values
 from dagbok.domain.execution import Execution, restore
 from dagbok.domain.ids import ExecutionId
-from dagbok.domain.plan import Plan
 from dagbok.domain.records import Changes, Command
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.values import Json
@@ -98,7 +97,7 @@ class Commander:
         journal.start()
         try:
             stored = await journal.claim(ExecutionId(execution_id), self._owner)
-            execution = restore(stored, Plan.model_validate(values.decode(stored.plan)))
+            execution = restore(stored, outline.read(values.decode(stored.plan)))
             # Read under the claim: what is written from now on, somebody else applies.
             pending = await asyncio.to_thread(self._reader.pending_commands, [execution_id])
             known = [redacted(command, self._redactor) for command in pending]

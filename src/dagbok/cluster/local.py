@@ -15,11 +15,11 @@ from typing import Any, Final, Protocol
 from dagbok.cluster.alone import apply_and_release, redacted
 from dagbok.cluster.expired import Expired, Question
 from dagbok.cluster.timers import Due, Timers
-from dagbok.domain import doubt, values
+from dagbok.domain import doubt, outline, values
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution, restore
 from dagbok.domain.ids import ExecutionId, TaskId
-from dagbok.domain.plan import HUMAN, Plan
+from dagbok.domain.plan import HUMAN
 from dagbok.domain.records import Command, StoredExecution
 from dagbok.domain.states import Reason
 from dagbok.domain.values import Json
@@ -393,4 +393,4 @@ class LocalWorker:
 
 
 def _restored(stored: StoredExecution) -> Execution:
-    return restore(stored, Plan.model_validate(values.decode(stored.plan)))
+    return restore(stored, outline.read(values.decode(stored.plan)))

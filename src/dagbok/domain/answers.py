@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from dagbok.domain import approval, doubt, overrides, secrets, values
 from dagbok.domain.judging import misfits
-from dagbok.domain.plan import SubTask, read_id
+from dagbok.domain.plan import read_id
 from dagbok.domain.secrets import Redactor
 from dagbok.domain.states import Effect, QuestionOutcome
+from dagbok.domain.task import Task, read_task
 from dagbok.domain.validate import Limits, Problem, literals, params_faults
 from dagbok.domain.values import Json, JsonText, pointer_to
 from dagbok.domain.wording import iso
@@ -118,7 +119,7 @@ class Calls:
     """What there is to know of the tools before params of a person's choice may reach them."""
 
     schemas: Mapping[str, Mapping[str, Any]]  # of their params, by name
-    effect_of: Callable[[SubTask], Effect]
+    effect_of: Callable[[Task], Effect]
     limits: Limits
     redactor: Redactor
 
@@ -140,7 +141,7 @@ def edited(
         Conflict: The tool is not known here, so nobody here can judge its params.
     """
     items: Any = document["sub_tasks"]
-    planned = next(SubTask.model_validate(item) for item in items if read_id(item["id"]) == task_id)
+    planned = next(read_task(item) for item in items if read_id(item["id"]) == task_id)
     now = overrides.apply(planned, standing)
     params = answer["params"]
     if not isinstance(params, dict):

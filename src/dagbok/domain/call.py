@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from dagbok.domain import values
 from dagbok.domain.ids import ExecutionId, TaskId
-from dagbok.domain.plan import SubTask
+from dagbok.domain.task import Task
 from dagbok.domain.values import Json
 
 
@@ -33,12 +33,12 @@ class Call:
     revision: int
     params: dict[str, Any] = field(repr=False)  # references replaced, secrets filled in
     request: str  # the plan's original_request
-    sub_task: SubTask
+    sub_task: Task
     load_results: Callable[[], Mapping[TaskId, Json]]  # see `results`
     report: Callable[[str, float | None], None]  # progress; safe to call from any thread
     synthesis_plan: str = ""
     missing: tuple[Missing, ...] = ()  # for the synthesis: what did not complete
-    look_up: Callable[[TaskId], SubTask | None] = lambda _: None  # a sub-task of the plan, to say what a result is
+    look_up: Callable[[TaskId], Task | None] = lambda _: None  # a sub-task of the plan, to say what a result is
     redact: Callable[[str], str] = str  # text without values of secrets; for what is cut before the engine sees it
 
     @property

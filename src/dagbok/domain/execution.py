@@ -19,10 +19,11 @@ from dagbok.domain.adopt import Adopt
 from dagbok.domain.call import Missing
 from dagbok.domain.events import EventType
 from dagbok.domain.ids import TaskId
-from dagbok.domain.plan import Plan, SubTask
+from dagbok.domain.outline import Outline
 from dagbok.domain.records import NewStep, StoredExecution
 from dagbok.domain.rerun import Rerun
 from dagbok.domain.states import ENDED, ExecutionStatus, Reason, StepStatus
+from dagbok.domain.task import Task
 from dagbok.domain.unwritten import Unwritten
 from dagbok.domain.values import Json
 from dagbok.errors import Conflict
@@ -64,7 +65,7 @@ class Execution(Adopt, Rerun):
             if only is None or step.task.id in only
         }
 
-    def look_up(self, task_id: TaskId) -> SubTask | None:
+    def look_up(self, task_id: TaskId) -> Task | None:
         """Return the sub-task of the plan."""
         position = self.index.get(task_id)
         return None if position is None else self.steps[position].task
@@ -94,11 +95,11 @@ class Execution(Adopt, Rerun):
         if "edited" not in step.override:
             return None
         before = {name: part for name, part in step.override.items() if name != "edited"}
-        return overrides.apply(self._planned(position), before).tool_or_prompt.params
+        return dict(overrides.apply(self._planned(position), before).tool_or_prompt.params)
 
     def new_steps(self) -> list[NewStep]:
         """Return the rows of all steps, for the submission."""
-        return submission.new_steps(self.steps)
+        return submission.new_steps(self.steps, self.graph.parents)
 
     def ring(self, now_ms: int) -> Rung:
         """Do what is due: end timers, remind, end the execution at its deadline; return what the caller has to do.
@@ -234,7 +235,7 @@ class Execution(Adopt, Rerun):
                 self._unwritten.ready.append(self.synthesis)
 
 
-def restore(stored: StoredExecution, plan: Plan) -> Execution:
+def restore(stored: StoredExecution, plan: Outline) -> Execution:
     """Return the aggregate of a stored execution."""
     effects = stored.effects
     execution = Execution(stored.id, plan, epoch=stored.epoch, effect_of=lambda task: effects[task.id])

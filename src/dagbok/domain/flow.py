@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from dagbok.domain import doubt, ending, graph, overrides, submission, values
+from dagbok.domain import doubt, ending, overrides, submission, values
 from dagbok.domain.agenda import Agenda
 from dagbok.domain.call import NO_CHARGE, Charge
 from dagbok.domain.events import EventType
 from dagbok.domain.header import Header
 from dagbok.domain.ids import Epoch, ExecutionId
-from dagbok.domain.plan import Plan, SubTask
+from dagbok.domain.outline import Outline
 from dagbok.domain.records import Changes, QuestionRow
 from dagbok.domain.states import (
     EXECUTION_ENDED,
@@ -32,6 +32,7 @@ from dagbok.domain.states import (
 )
 from dagbok.domain.step import Step
 from dagbok.domain.tally import Tally
+from dagbok.domain.task import Task
 from dagbok.domain.unwritten import Unwritten
 from dagbok.domain.values import Json, JsonText
 
@@ -46,16 +47,16 @@ _END_EVENTS: Final = {
 class Flow:
     """The steps of one execution, and what it knows of itself. Its methods are for `Execution` alone."""
 
-    def __init__(self, id: ExecutionId, plan: Plan, *, epoch: Epoch, effect_of: Callable[[SubTask], Effect]) -> None:
+    def __init__(self, id: ExecutionId, plan: Outline, *, epoch: Epoch, effect_of: Callable[[Task], Effect]) -> None:
         tasks = plan.sub_tasks
-        parents = submission.parents(tasks)
+        parents = plan.graph.parents
         self.id = id
         self.plan = plan
         self.epoch = epoch
-        self.graph = graph.build(parents)
-        self.steps = [Step(task, effect_of(task), len(parents[position])) for position, task in enumerate(tasks)]
+        self.graph = plan.graph
+        self.steps = [Step(task, effect_of(task), len(above)) for task, above in zip(tasks, parents, strict=True)]
         self.synthesis: int | None = None
-        if (last := submission.synthesis_task(plan)) is not None:
+        if (last := submission.synthesis_task(plan.synthesis_plan)) is not None:
             self.synthesis = len(tasks)
             self.steps.append(Step(last, Effect.IDEMPOTENT, len(tasks)))
         self.index = {step.task.id: position for position, step in enumerate(self.steps)}
@@ -224,7 +225,7 @@ class Flow:
         data = {"by": by, "revision": step.revision, **overrides.told(said)}
         self._unwritten.event(EventType.SUBSTEP_OVERRIDDEN, step, now_ms, data)
 
-    def _planned(self, position: int) -> SubTask:
+    def _planned(self, position: int) -> Task:
         """Return the sub-task as the plan has it."""
         return self.steps[position].task if position == self.synthesis else self.plan.sub_tasks[position]
 

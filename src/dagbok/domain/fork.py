@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from dagbok.domain import graph, submission, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
+from dagbok.domain.outline import Outline
 from dagbok.domain.overriding import Overrides
-from dagbok.domain.plan import INFERENCE, Plan, SubTask
+from dagbok.domain.plan import INFERENCE
 from dagbok.domain.records import StepRow
 from dagbok.domain.states import Effect, Reason, StepStatus
+from dagbok.domain.task import Task
 
 #: What a sub-step is that has run, or was asked about, whatever came of it.
 _HAS_RUN: Final = frozenset({StepStatus.RUNNING, StepStatus.WAITING, StepStatus.COMPLETED, StepStatus.FAILED})
@@ -27,7 +29,7 @@ _HAS_RUN: Final = frozenset({StepStatus.RUNNING, StepStatus.WAITING, StepStatus.
 class Origin:
     """An execution as a fork sees it."""
 
-    plan: Plan  #: with the overrides that stand (`standing`)
+    plan: Outline  #: with the overrides that stand (`standing`)
     rows: Mapping[TaskId, StepRow]  #: inputs and results may be left out
     effects: Mapping[TaskId, Effect]
 
@@ -64,7 +66,7 @@ def has_run(row: StepRow) -> bool:
     return bool(row.attempt) or row.status in _HAS_RUN or _is_done(row)
 
 
-def split(origin: Origin, plan: Plan, *, from_task: TaskId | None = None, synthesis_changed: bool = False) -> Split:
+def split(origin: Origin, plan: Outline, *, from_task: TaskId | None = None, synthesis_changed: bool = False) -> Split:
     """Return what the fork that runs `plan` takes over.
 
     Args:
@@ -74,12 +76,12 @@ def split(origin: Origin, plan: Plan, *, from_task: TaskId | None = None, synthe
         synthesis_changed: Whether something else than the plan says that the synthesis is another one.
     """
     tasks = plan.sub_tasks
-    parents = submission.parents(tasks)
+    parents = plan.graph.parents
     before = {task.id: task for task in origin.plan.sub_tasks}
     same_request = origin.plan.original_request == plan.original_request
     kept = [False] * len(tasks)
     doubtful: set[int] = set()
-    for position in graph.topological(parents, graph.build(parents).children):
+    for position in graph.topological(parents, plan.graph.children):
         task, row = tasks[position], origin.rows.get(tasks[position].id)
         if row is None or task.id == from_task or not all(kept[parent] for parent in parents[position]):
             continue
@@ -116,14 +118,14 @@ def _is_done(row: StepRow) -> bool:
     return row.status == StepStatus.COMPLETED or (row.status == StepStatus.SKIPPED and row.reason == Reason.CHOSEN)
 
 
-def _is_same(before: SubTask, after: SubTask, row: StepRow, *, same_request: bool) -> bool:
+def _is_same(before: Task, after: Task, row: StepRow, *, same_request: bool) -> bool:
     """Whether what a sub-step came to in the origin is what this sub-task would come to."""
     if after.tool == INFERENCE and not same_request:
         return False  # the model was told it
     return _equal(_definition(before, row), _definition(after, row))
 
 
-def _definition(task: SubTask, row: StepRow) -> list[Any]:
+def _definition(task: Task, row: StepRow) -> list[Any]:
     """Return what decides about the result of a sub-task; as JSON, so that `1` and `true` are two things."""
     call = task.tool_or_prompt
     decides: list[Any] = [task.action_type, task.tool, call.params, task.expected_output]
@@ -135,14 +137,14 @@ def _definition(task: SubTask, row: StepRow) -> list[Any]:
     return decides
 
 
-def _has_same_synthesis(origin: Origin, plan: Plan) -> bool:
+def _has_same_synthesis(origin: Origin, plan: Outline) -> bool:
     row = origin.rows.get(SYNTHESIS)
     if row is None or row.status != StepStatus.COMPLETED:
         return False
     return _told(origin.plan) == _told(plan)
 
 
-def _told(plan: Plan) -> list[Any]:
+def _told(plan: Outline) -> list[Any]:
     """Return what a synthesis is told, beside the results."""
     return [plan.synthesis_plan, plan.original_request, [(task.id, task.description) for task in plan.sub_tasks]]
 

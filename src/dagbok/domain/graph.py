@@ -5,8 +5,12 @@ Iterative throughout: a chain of 10,000 tasks is an ordinary plan, and deeper th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+_RUNS: Final = re.compile(r"[0-9]+|[^0-9]+")  # of digits, and of all else
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +29,34 @@ class Graph:
 
 def build(parents: Sequence[Sequence[int]]) -> Graph:
     """Return the graph of `parents`, which must hold no cycle (see `cycles`)."""
-    children: list[list[int]] = [[] for _ in parents]
+    children = _children(parents)
+    return _built(parents, children, topological(parents, children))
+
+
+def acyclic(parents: Sequence[Sequence[int]]) -> Graph | None:
+    """Return the graph of `parents`; None where they hold a cycle."""
+    children = _children(parents)
+    order = topological(parents, children)
+    return _built(parents, children, order) if len(order) == len(parents) else None
+
+
+def _children(parents: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """Return who waits for each; a tuple, because lists of one or two are half air."""
+    found: list[list[int]] = [[] for _ in parents]
     for position, above in enumerate(parents):
         for parent in above:
-            children[parent].append(position)
+            found[parent].append(position)
+    return [tuple(below) for below in found]
+
+
+def _built(parents: Sequence[Sequence[int]], children: Sequence[Sequence[int]], order: Sequence[int]) -> Graph:
     remaining = [1] * len(parents)
-    for position in reversed(topological(parents, children)):
+    for position in reversed(order):
+        longest = remaining[position]
         for child in children[position]:
-            if remaining[child] >= remaining[position]:
-                remaining[position] = remaining[child] + 1
+            if remaining[child] >= longest:
+                longest = remaining[child] + 1
+        remaining[position] = longest
     return Graph(parents, children, remaining)
 
 
@@ -42,11 +65,7 @@ def cycles(parents: Sequence[Sequence[int]]) -> list[list[int]]:
 
     One cycle is named per strongly connected component: mending it shows the next.
     """
-    children: list[list[int]] = [[] for _ in parents]
-    for position, above in enumerate(parents):
-        for parent in above:
-            children[parent].append(position)
-    left = set(range(len(parents))).difference(topological(parents, children))
+    left = set(range(len(parents))).difference(topological(parents, _children(parents)))
     found: list[list[int]] = []
     for start, component in _components(parents, left):
         # Each member has a parent in its own component, so walking up from anywhere ends in a cycle.
@@ -116,9 +135,9 @@ def topological(parents: Sequence[Sequence[int]], children: Sequence[Sequence[in
 
 def natural(ids: Iterable[str]) -> list[int]:
     """Return for each id its rank in natural order: 2 before 10, "a2" before "a10"."""
-    listed = list(ids)
-    order = sorted(range(len(listed)), key=lambda position: (natural_key(listed[position]), position))
-    ranks = [0] * len(listed)
+    keys = list(map(natural_key, ids))
+    order = sorted(range(len(keys)), key=keys.__getitem__)  # which keeps equals in their order
+    ranks = [0] * len(keys)
     for rank, position in enumerate(order):
         ranks[position] = rank
     return ranks
@@ -126,17 +145,7 @@ def natural(ids: Iterable[str]) -> list[int]:
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key that compares runs of digits as numbers."""
-    parts: list[tuple[int, int, str]] = []
-    run = ""
-    for char in text:
-        digit = "0" <= char <= "9"
-        if run and digit != ("0" <= run[-1] <= "9"):
-            parts.append(_part(run))
-            run = ""
-        run += char
-    if run:
-        parts.append(_part(run))
-    return tuple(parts)
+    return tuple(map(_part, _RUNS.findall(text)))
 
 
 def _part(run: str) -> tuple[int, int, str]:

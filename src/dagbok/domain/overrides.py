@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from dagbok.domain import values
-from dagbok.domain.plan import SubTask
+from dagbok.domain.task import Called, Task
 from dagbok.domain.values import Json
 
 FIELDS: Final = ("params", "tool", "model", "edited")
@@ -41,7 +41,7 @@ def told(said: Mapping[str, Json]) -> dict[str, Json]:
     return kept
 
 
-def apply(task: SubTask, override: Mapping[str, Json]) -> SubTask:
+def apply(task: Task, override: Mapping[str, Json]) -> Task:
     """Return the sub-task as it is called now.
 
     Args:
@@ -50,8 +50,9 @@ def apply(task: SubTask, override: Mapping[str, Json]) -> SubTask:
             whatever these say; `edited` stands over both.
     """
     call = task.tool_or_prompt
-    now = {"name": override.get("tool", call.name), "params": params(call.params, override)}
-    return task.model_copy(update={"tool_or_prompt": call.model_copy(update=now)})
+    name = override.get("tool", call.name)
+    tool = name if task.action_type == "tool" else task.tool
+    return task._replace(tool=tool, tool_or_prompt=Called(name, params(call.params, override)))
 
 
 def params(planned: Mapping[str, Json], override: Mapping[str, Json]) -> dict[str, Json]:

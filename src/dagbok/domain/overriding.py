@@ -16,8 +16,9 @@ from typing import Any, Final
 from dagbok.domain import refs, submission, validate, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.overrides import apply
-from dagbok.domain.plan import INFERENCE, SubTask, read_id
+from dagbok.domain.plan import INFERENCE, read_id
 from dagbok.domain.secrets import Redactor
+from dagbok.domain.task import Task, read_task
 from dagbok.domain.validate import Limits, Problem
 from dagbok.domain.values import Json, pointer_to
 from dagbok.domain.wording import nearest
@@ -79,7 +80,7 @@ def faults_of_all(
             unknown += 1
             found.append(Problem(pointer_to(shown), "unknown_task", _unknown(shown, near)))
             continue
-        task = None if place is None else SubTask.model_validate(place[1])
+        task = None if place is None else read_task(place[1])
         if wrong := [_redacted(problem, name, redactor) for problem in _misfits(TaskId(name), task, override)]:
             found += wrong
         elif place is not None:
@@ -112,7 +113,7 @@ def write(document: Mapping[str, Json], overrides: Overrides) -> dict[str, Json]
 
 
 def _written(item: Mapping[str, Json], override: Mapping[str, Json]) -> dict[str, Json]:
-    task = SubTask.model_validate(item)
+    task = read_task(item)
     said = {name: override[name] for name in FIELDS if name in override}  # an edit is of one call, and no plan's
     now = apply(task, said).tool_or_prompt
     params = now.params
@@ -141,7 +142,7 @@ def _redacted(problem: Problem, name: str, redactor: Redactor) -> Problem:
     )
 
 
-def _misfits(id: TaskId, task: SubTask | None, override: Json) -> Iterator[Problem]:
+def _misfits(id: TaskId, task: Task | None, override: Json) -> Iterator[Problem]:
     """Yield what an override of this sub-task (None: of the synthesis) cannot be, before it is in its place."""
     whose = f"The override of {'the synthesis' if task is None else f'sub-task {id!r}'}"
     if not isinstance(override, dict):
@@ -231,7 +232,7 @@ def _place(override: Mapping[str, Json], rest: list[str]) -> str | None:
 def _new_dependencies(item: Mapping[str, Json], override: Mapping[str, Json]) -> Iterator[tuple[Any, TaskId]]:
     if "params" not in override:
         return
-    task = SubTask.model_validate(item)
+    task = read_task(item)
     known = {*submission.dependencies(task), task.id}  # itself: told by the check
     for path, text in refs.walk(override["params"]):
         try:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from dagbok.domain import refs, values
 from dagbok.domain.call import Charge
-from dagbok.domain.plan import SubTask
 from dagbok.domain.records import QuestionRow, StepRow
 from dagbok.domain.states import ENDED, Effect, Reason, StepStatus
+from dagbok.domain.task import Task
 from dagbok.domain.values import Json, JsonText
+
+_AS_PLANNED: Final[Mapping[str, Json]] = {}
 
 
 class Step:
@@ -19,8 +24,8 @@ class Step:
         "question", "questions_asked", "reason", "result", "revision", "started_at", "status", "task", "unmet", "usage",
     )  # fmt: skip
 
-    def __init__(self, task: SubTask, effect: Effect, unmet: int) -> None:
-        self.override: dict[str, Json] = {}  # what of the plan's task does not stand any more
+    def __init__(self, task: Task, effect: Effect, unmet: int) -> None:
+        self.override = _AS_PLANNED  # what of the plan's task does not stand any more
         self.call(task, effect)
         self.unmet = unmet  # dependencies that are not committed as done; it is ready at 0
         self.dirty = False  # changed since the last commit was taken
@@ -46,11 +51,12 @@ class Step:
         self.failures = 0  # attempts that failed or took too long
         self.interruptions = 0  # attempts that a crash cut off
 
-    def call(self, task: SubTask, effect: Effect) -> None:
+    def call(self, task: Task, effect: Effect) -> None:
         """Take what is called from now on, and what repeating that would do."""
         self.task = task
         self.effect = effect
-        self.has_references = "edited" not in self.override and bool(refs.named(task.tool_or_prompt.params))
+        params = task.tool_or_prompt.params
+        self.has_references = bool(params) and "edited" not in self.override and bool(refs.named(params))
 
     @property
     def ended(self) -> bool:

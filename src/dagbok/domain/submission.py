@@ -6,29 +6,30 @@ from collections.abc import Mapping, Sequence
 
 from dagbok.domain import graph, refs, values
 from dagbok.domain.ids import SYNTHESIS, SYNTHESIS_TOOL, TaskId
-from dagbok.domain.plan import Plan, SubTask
 from dagbok.domain.records import NewStep, StoredExecution
 from dagbok.domain.states import FailurePolicy
 from dagbok.domain.step import Step
+from dagbok.domain.task import Called, Task
+from dagbok.domain.values import JsonText
 
 
-def dependencies(task: SubTask) -> list[TaskId]:
+def dependencies(task: Task) -> list[TaskId]:
     """Return the tasks a sub-task waits for: those it names, then those its params refer to, each once."""
-    return list(dict.fromkeys((*task.dependencies, *refs.named(task.tool_or_prompt.params))))
+    params = task.tool_or_prompt.params
+    return list(dict.fromkeys((*task.dependencies, *refs.named(params)) if params else task.dependencies))
 
 
-def parents(tasks: Sequence[SubTask]) -> list[list[int]]:
-    """Return for each sub-task the positions it waits for."""
+def parents(tasks: Sequence[Task]) -> list[Sequence[int]]:
+    """Return for each sub-task the positions it waits for, in the order of its `dependencies`."""
     index: Mapping[TaskId, int] = {task.id: position for position, task in enumerate(tasks)}
-    return [[index[name] for name in dependencies(task)] for task in tasks]
+    return [tuple(index[name] for name in dependencies(task)) for task in tasks]
 
 
-def synthesis_task(plan: Plan) -> SubTask | None:
+def synthesis_task(synthesis_plan: str) -> Task | None:
     """Return the synthesis as a sub-task; None for a plan without one."""
-    if not plan.synthesis_plan.strip():
+    if not synthesis_plan.strip():
         return None
-    tool = {"name": SYNTHESIS_TOOL, "params": {}}
-    return SubTask.model_validate({"id": SYNTHESIS, "description": plan.synthesis_plan, "tool_or_prompt": tool})
+    return Task(SYNTHESIS, SYNTHESIS_TOOL, Called(SYNTHESIS_TOOL, {}), description=synthesis_plan)
 
 
 def allowed_ms(stored: StoredExecution) -> int | None:
@@ -47,24 +48,37 @@ def fails_fast(stored: StoredExecution) -> bool:
     return bool(options.get("failurePolicy") == FailurePolicy.FAIL_FAST)
 
 
-def new_steps(steps: Sequence[Step]) -> list[NewStep]:
-    """Return the rows of all steps, positioned in natural order of their ids, the synthesis last."""
-    ranks = graph.natural(step.task.id for step in steps if step.task.id != SYNTHESIS)
-    return [_new_step(step, rank) for step, rank in zip(steps, [*ranks, len(ranks)], strict=False)]
+def new_steps(steps: Sequence[Step], parents: Sequence[Sequence[int]]) -> list[NewStep]:
+    """Return the rows of all steps, positioned in natural order of their ids, the synthesis last.
+
+    Args:
+        steps: In the plan's order.
+        parents: What each of them waits for, but the synthesis.
+    """
+    ids = [step.task.id for step in steps]
+    ranks = graph.natural(ids[: len(parents)])
+    rows = [
+        _new_step(step, rank, [ids[parent] for parent in above])
+        for step, rank, above in zip(steps, ranks, parents, strict=False)
+    ]
+    return rows + [_new_step(last, len(ranks), ()) for last in steps[len(ranks) :]]
 
 
-def _new_step(step: Step, position: int) -> NewStep:
+def _new_step(step: Step, position: int, above: Sequence[TaskId]) -> NewStep:
     task = step.task
-    expected = task.expected_output
+    call, expected = task.tool_or_prompt, task.expected_output
     return NewStep(
-        task_id=task.id,
-        position=position,
-        description=task.description,
-        thought=task.thought,
-        action_type="inference" if task.id == SYNTHESIS else task.action_type,
-        tool_or_prompt_name=task.tool_or_prompt.name,
-        tool_or_prompt_params=values.encode(task.tool_or_prompt.params),
-        expected_output=expected if isinstance(expected, str) else values.encode(expected),
-        dependencies=values.encode(dependencies(task)),
-        effect=step.effect.value,
+        task.id,
+        position,
+        task.description,
+        task.thought,
+        "inference" if task.id == SYNTHESIS else task.action_type,
+        call.name,
+        values.text(call.params) if call.params else _NO_PARAMS,
+        expected if isinstance(expected, str) else values.text(expected),
+        values.text(above) if above else _NO_DEPENDENCIES,
+        step.effect.value,
     )
+
+
+_NO_PARAMS, _NO_DEPENDENCIES = JsonText("{}"), JsonText("[]")

@@ -21,11 +21,13 @@ from jsonschema.exceptions import ValidationError as SchemaViolation
 from pydantic import ValidationError
 from referencing import Registry
 
-from dagbok.domain import graph, judging, refs, retry, schemas, secrets, values
+from dagbok.domain import graph, judging, outline, refs, retry, schemas, secrets, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
-from dagbok.domain.plan import HUMAN, INFERENCE, Plan, SubTask, read_id, says_none
+from dagbok.domain.outline import Outline
+from dagbok.domain.plan import HUMAN, INFERENCE, Plan, read_id, says_none
 from dagbok.domain.secrets import Redactor
-from dagbok.domain.values import Json, pointer_to
+from dagbok.domain.task import Reading, Task
+from dagbok.domain.values import Json, JsonText, pointer_to
 from dagbok.domain.wording import nearest, said
 from dagbok.errors import BadInput, BadReference, InvalidPlan, NotJson, TooLarge
 
@@ -45,6 +47,9 @@ _WHOLE = frozenset(
     {"required", "additionalProperties", "unevaluatedProperties", "minProperties", "maxProperties", "dependentRequired"}
     | {"minItems", "maxItems"}
 )
+
+# What a sub-task says of its attempts.
+_OF_TRIES = frozenset({"retry", "timeout_seconds", "idle_timeout_seconds"})
 
 #: What breaks the rules of JSON, or the schema of one tool, more often than this is cut off here: 8 MiB of `NaN,` are
 #: two million faults, and nobody reads those.
@@ -94,25 +99,34 @@ def read(
     tools: Mapping[str, Mapping[str, Any]],
     limits: Limits | None = None,
     redactor: Redactor | None = None,
-) -> Plan:
+    *,
+    text: JsonText | None = None,
+) -> Outline:
     """Return the plan of a document.
+
+    Args:
+        document: The JSON document, or a `Plan`.
+        tools: As of `check`.
+        limits: As of `check`.
+        redactor: As of `check`.
+        text: The document as `values.encode` wrote it, where that is at hand.
 
     Raises:
         InvalidPlan: With every problem.
         TooLarge: Over the limit of bytes or sub-tasks.
     """
     checker = _Check(tools, limits or Limits(), redactor)
-    problems = checker.run(document.document() if isinstance(document, Plan) else document)
-    if problems or checker.plan is None:
+    problems = checker.run(document.document() if isinstance(document, Plan) else document, text)
+    if problems or checker.outline is None:
         size = next((p for p in problems if p.code in ("too_large", "too_many_tasks")), None)
         if size:
             raise TooLarge(size.message, problems=tuple(problems))
         count = f"{len(problems)} problems" if len(problems) != 1 else "1 problem"
         raise InvalidPlan(f"The plan has {count}: {problems[0].message}", problems=problems)
-    return checker.plan
+    return checker.outline
 
 
-def params_faults(task: SubTask, tools: Mapping[str, Mapping[str, Any]], redactor: Redactor | None) -> list[Problem]:
+def params_faults(task: Task, tools: Mapping[str, Mapping[str, Any]], redactor: Redactor | None) -> list[Problem]:
     """Return how the params of one sub-task break its tool's schema, with pointers into them."""
     checker = _Check(tools, Limits(), redactor)
     checker.check_params(0, task)
@@ -138,51 +152,56 @@ class _Check:
         self.redactor = redactor
         self.tools = tools
         self.limits = limits
-        self.plan: Plan | None = None
+        self.outline: Outline | None = None  # of a plan that can run
         self.problems: list[Problem] = []
         self._validators: dict[str, Any] = {}
         self._suggestions = 0
         self._steps = JUDGING_STEPS  # of each default, so that all of them are bounded
         self._meant: dict[tuple[str, float], str | None] = {}  # by word of a `retry` that is not known
 
-    def run(self, document: Json) -> list[Problem]:
-        if not self._is_sound(document):
+    def run(self, document: Json, text: JsonText | None = None) -> list[Problem]:
+        if not self._is_sound(document, text):
             return self.problems
         if self.redactor is not None and (found := literals(document, self.redactor)):
             self.problems += found
             document = self.redactor.value(document)  # further problems quote it
-        tasks = dict(self._parse(document))
-        if self.plan is not None and not self.plan.sub_tasks and not self.plan.clarification_needed:
-            self._add("empty_plan", "The plan has no sub-tasks.", "sub_tasks")
         raw = document.get("sub_tasks")
         given: list[Any] = raw if isinstance(raw, list) else []
+        plan, tasks = self._parse(document, given)
+        if plan is not None and not tasks and not plan.clarification_needed:
+            self._add("empty_plan", "The plan has no sub-tasks.", "sub_tasks")
         positions = self._positions(given, tasks)
         self._steps = JUDGING_STEPS // max(1, len(given))
-        parents: list[list[int]] = [[] for _ in given]
-        for position, item in enumerate(given):
-            if isinstance(item, dict):
+        parents: list[Sequence[int]] = [()] * len(given)
+        for position, (item, task) in enumerate(zip(given, tasks, strict=True)):
+            if isinstance(item, dict) and not _OF_TRIES.isdisjoint(item):
                 self._tries(position, item)
-            if (task := tasks.get(position)) is None:
+            if task is None:
                 continue
-            referenced = self._references(position, task)
-            named = item.get("dependencies")
-            written = [at for at, name in enumerate(named) if not says_none(name)] if isinstance(named, list) else []
-            parents[position] = self._links(position, task, written, referenced, positions)
-            self._secrets(position, task)
+            params = task.tool_or_prompt.params
+            referenced = self._references(position, task) if params else {}
+            parents[position] = self._links(position, item, task, referenced, positions)
+            if params:
+                self._secrets(position, task)
             self.check_params(position, task)
-        self._cycles(parents, tasks)
+        shape = graph.acyclic(parents)
+        if shape is None:
+            self._cycles(parents, tasks)
+        elif plan is not None and not self.problems:
+            self.outline = outline.of(plan, [task for task in tasks if task is not None], shape)
         return self.problems
 
     def _add(self, code: str, message: str, *path: str | int) -> None:
         self.problems.append(Problem(pointer_to(*path), code, message))
 
-    def _is_sound(self, document: Json) -> bool:
+    def _is_sound(self, document: Json, text: JsonText | None) -> bool:
         """Whether the document is JSON within the limits, so that everything after may read it freely."""
         if not isinstance(document, dict):
             self._add("bad_value", f"A plan is a JSON object, not {_kind(document)}.")
             return False
         try:
-            values.encode(document, max_bytes=self.limits.plan_bytes)
+            if text is None or len(text) > self.limits.plan_bytes // 4:  # no UTF-8 of fewer characters is too large
+                values.encode(document, max_bytes=self.limits.plan_bytes)
         except NotJson:  # only now is it worth walking millions of values to name each place
             self.problems += (Problem(fault.pointer, fault.code, fault.message) for fault in _first_faults(document))
             return False
@@ -194,11 +213,12 @@ class _Check:
             self._add("too_many_tasks", message, "sub_tasks")
         return not self.problems
 
-    def _parse(self, document: dict[str, Any]) -> list[tuple[int, SubTask]]:
-        """Return each sub-task that can be read, with its position; problems for the rest."""
+    def _parse(self, document: dict[str, Any], items: Sequence[Json]) -> tuple[Plan | None, list[Task | None]]:
+        """Return the plan, its own sub-tasks aside, and each sub-task that can be read; problems for the rest."""
+        tasks = Reading().all(items)
+        whole = None in tasks or not isinstance(document.get("sub_tasks"), list)
         try:
-            self.plan = Plan.model_validate(document)
-            return list(enumerate(self.plan.sub_tasks))
+            return Plan.model_validate(document) if whole else outline.head(document), tasks
         except ValidationError as exc:
             found: dict[tuple[str, tuple[str | int, ...]], list[str]] = {}
             for error in exc.errors(include_url=False, include_input=False):
@@ -207,20 +227,12 @@ class _Check:
                 found.setdefault((code, place), []).append(said(error))
             for (code, place), words in found.items():
                 self._add(code, f"{_named(document, place)} {', or '.join(words)}.", *place)
-        readable: list[tuple[int, SubTask]] = []
-        tasks = document.get("sub_tasks")
-        for position, task in enumerate(tasks if isinstance(tasks, list) else ()):
-            try:
-                readable.append((position, SubTask.model_validate(task)))
-            except ValidationError:
-                continue  # named above, as part of the whole plan
-        return readable
+        return None, tasks
 
-    def _positions(self, raw: Sequence[Json], tasks: Mapping[int, SubTask]) -> dict[TaskId, int]:
+    def _positions(self, raw: Sequence[Json], tasks: Sequence[Task | None]) -> dict[TaskId, int]:
         """Return where each id stands. A sub-task with another fault still exists: depending on it is no problem."""
         positions: dict[TaskId, int] = {}
-        for position, item in enumerate(raw):
-            task = tasks.get(position)
+        for position, (item, task) in enumerate(zip(raw, tasks, strict=True)):
             id = task.id if task else read_id(item.get("id")) if isinstance(item, dict) else None
             if id is None:
                 continue
@@ -232,7 +244,7 @@ class _Check:
                 self._add("duplicate_id", message, "sub_tasks", position, "id")
         return positions
 
-    def _references(self, position: int, task: SubTask) -> dict[TaskId, str]:
+    def _references(self, position: int, task: Task) -> dict[TaskId, str]:
         """Return the tasks that the params name, each with the pointer of its first mention."""
         found: dict[TaskId, str] = {}
         for path, text in refs.walk(task.tool_or_prompt.params):
@@ -250,23 +262,29 @@ class _Check:
     def _links(
         self,
         position: int,
-        task: SubTask,
-        written: Sequence[int],
+        item: Mapping[str, Json],
+        task: Task,
         referenced: Mapping[TaskId, str],
         positions: Mapping[TaskId, int],
-    ) -> list[int]:
-        """Return the positions of the tasks it waits for. `written`: where its dependencies stand in the document."""
+    ) -> Sequence[int]:
+        """Return the positions of the tasks it waits for."""
+        names = (*task.dependencies, *referenced) if referenced else task.dependencies
+        if task.id not in names:
+            above = dict.fromkeys(positions.get(name, -1) for name in names)
+            if -1 not in above:
+                return tuple(above)
         parents: dict[int, None] = {}
-        for index, name in zip(written, task.dependencies, strict=True):
+        written = (index for index, name in enumerate(item.get("dependencies") or ()) if not says_none(name))
+        for index, name in zip(written, task.dependencies, strict=False):
             where = pointer_to("sub_tasks", position, "dependencies", index)
             self._link(task, name, where, "unknown_dependency", "depends on", positions, parents)
         for name, where in referenced.items():
             self._link(task, name, where, "unknown_reference", "refers to the result of", positions, parents)
-        return list(parents)
+        return tuple(parents)
 
     def _link(
         self,
-        task: SubTask,
+        task: Task,
         name: TaskId,
         where: str,
         code: str,
@@ -284,7 +302,7 @@ class _Check:
         else:
             parents[parent] = None
 
-    def _secrets(self, position: int, task: SubTask) -> None:
+    def _secrets(self, position: int, task: Task) -> None:
         """Look at the secrets it asks for."""
         for path, name in secrets.references(task.tool_or_prompt.params):
             where = ("sub_tasks", position, "tool_or_prompt", "params", *path)
@@ -311,7 +329,7 @@ class _Check:
                 message = f"{_of_task(position, item, field)} has to be a number, not true or false."
                 self._add("bad_value", message, "sub_tasks", position, field)
 
-    def check_params(self, position: int, task: SubTask) -> None:
+    def check_params(self, position: int, task: Task) -> None:
         """Look at the tool of a sub-task, and at what it is given."""
         if task.tool not in self.tools and task.action_type != HUMAN:
             if task.action_type == INFERENCE and INFERENCE not in self.tools:
@@ -333,7 +351,7 @@ class _Check:
         if task.tool == HUMAN:
             self._nobody_answers(position, task)
 
-    def _answer_schema(self, position: int, task: SubTask) -> None:
+    def _answer_schema(self, position: int, task: Task) -> None:
         params, place = task.tool_or_prompt.params, ["tool_or_prompt", "params"]
         if task.tool == HUMAN:
             schema, place = params.get("schema"), [*place, "schema"]
@@ -348,7 +366,7 @@ class _Check:
             message = f"Sub-task {task.id!r}: the schema of the answer cannot be used: {fault}"
             self._add("bad_schema", _ended(message), "sub_tasks", position, *place, *(() if spelled else path))
 
-    def _nobody_answers(self, position: int, task: SubTask) -> None:
+    def _nobody_answers(self, position: int, task: Task) -> None:
         """Look at what is to become of a question without an answer."""
         if task.on_timeout != "fail" and task.timeout_seconds is None:
             message = f"`on_timeout` is {task.on_timeout!r}, and without `timeout_seconds` no time is ever over"
@@ -363,7 +381,7 @@ class _Check:
                 message = f"Sub-task {task.id!r}: the `default` is no answer to its question: {_shorten(fault.message)}"
                 self._add("bad_value", _ended(message), "sub_tasks", position, "default", *fault.absolute_path)
 
-    def _violations(self, task: SubTask) -> Iterator[SchemaViolation]:
+    def _violations(self, task: Task) -> Iterator[SchemaViolation]:
         """Yield what breaks the tool's schema, leaving out what a reference may still put right."""
         validator = self._validators.get(task.tool)
         if validator is None:
@@ -401,9 +419,9 @@ class _Check:
             self._meant[key] = nearest(word, known, cutoff=cutoff)
         return self._meant.get(key)
 
-    def _cycles(self, parents: Sequence[Sequence[int]], tasks: Mapping[int, SubTask]) -> None:
+    def _cycles(self, parents: Sequence[Sequence[int]], tasks: Sequence[Task | None]) -> None:
         for members in graph.cycles(parents):
-            names = [repr(str(tasks[member].id)) for member in members]
+            names = [repr(str(task.id)) for member in members if (task := tasks[member]) is not None]
             shown = names if len(names) <= 20 else [*names[:19], f"... ({len(names) - 20:,} more)", names[-1]]
             message = f"The sub-tasks wait for each other in a cycle: {' -> '.join([*shown, names[0]])}."
             self._add("cycle", message, "sub_tasks", members[0], "dependencies")

@@ -60,6 +60,11 @@ def encode(value: Json, *, max_bytes: int | None = None) -> JsonText:
     return JsonText(data.decode())
 
 
+def text(value: Json) -> JsonText:
+    """Return as compact JSON what `encode` took already, as a whole or as part of something; nothing is checked."""
+    return JsonText(orjson.dumps(value, option=_STRICT).decode())
+
+
 def _may_break_a_rule(value: Json, data: bytes) -> bool:
     """Whether `value`, which orjson wrote as `data`, may break a rule orjson does not know; no for nearly every value.
 

@@ -24,10 +24,11 @@ from dagbok.domain import commands, secrets
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution
 from dagbok.domain.ids import ExecutionId, TaskId
-from dagbok.domain.plan import HUMAN, SubTask
+from dagbok.domain.plan import HUMAN
 from dagbok.domain.records import Changes, Command
 from dagbok.domain.retry import Policy, readable
 from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
+from dagbok.domain.task import Task
 from dagbok.engine import containment, prepare
 from dagbok.engine.orphans import Orphans
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools, ToolSpec
@@ -384,7 +385,7 @@ class Scheduler:
             return
         self._changed(run)
 
-    def _retry_of(self, task: SubTask, tool: ToolSpec) -> Policy:
+    def _retry_of(self, task: Task, tool: ToolSpec) -> Policy:
         return self._retry.over(tool.retry).over(readable(task.retry))
 
     def _free(self, run: Run, position: int, attempt: Attempt) -> None:

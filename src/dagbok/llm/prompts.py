@@ -17,8 +17,8 @@ from typing import Final
 
 from dagbok.domain.call import Call
 from dagbok.domain.ids import TaskId
-from dagbok.domain.plan import SubTask
 from dagbok.domain.schemas import of_expected
+from dagbok.domain.task import Task
 from dagbok.domain.values import Json
 from dagbok.llm.budget import halves, level
 from dagbok.llm.lifted import Part, lift, text_of
@@ -160,7 +160,7 @@ def _filled(sections: Iterable[Section]) -> list[Section]:
 
 
 def _results(
-    results: Mapping[TaskId, Json], parts: list[Part], look_up: Callable[[TaskId], SubTask | None]
+    results: Mapping[TaskId, Json], parts: list[Part], look_up: Callable[[TaskId], Task | None]
 ) -> list[Section]:
     def attributes(task: TaskId) -> dict[str, str]:
         of = look_up(task)
