@@ -21,7 +21,7 @@ from jsonschema.exceptions import ValidationError as SchemaViolation
 from pydantic import ValidationError
 from referencing import Registry
 
-from dagbok.domain import graph, judging, outline, refs, retry, schemas, secrets, values
+from dagbok.domain import fitting, graph, judging, outline, refs, retry, schemas, secrets, values
 from dagbok.domain.ids import SYNTHESIS, TaskId
 from dagbok.domain.outline import Outline
 from dagbok.domain.plan import HUMAN, INFERENCE, Plan, read_id, says_none
@@ -155,6 +155,7 @@ class _Check:
         self.outline: Outline | None = None  # of a plan that can run
         self.problems: list[Problem] = []
         self._validators: dict[str, Any] = {}
+        self._fits: dict[str, fitting.Fits] = {}  # by tool
         self._suggestions = 0
         self._steps = JUDGING_STEPS  # of each default, so that all of them are bounded
         self._meant: dict[tuple[str, float], str | None] = {}  # by word of a `retry` that is not known
@@ -383,9 +384,14 @@ class _Check:
 
     def _violations(self, task: Task) -> Iterator[SchemaViolation]:
         """Yield what breaks the tool's schema, leaving out what a reference may still put right."""
+        schema = HUMAN_PARAMS if task.action_type == HUMAN else self.tools[task.tool]
+        fits = self._fits.get(task.tool)
+        if fits is None:
+            fits = self._fits[task.tool] = fitting.compiled(schema)
+        if fits(task.tool_or_prompt.params):
+            return  # references and secrets, too, fit as they are written
         validator = self._validators.get(task.tool)
         if validator is None:
-            schema = HUMAN_PARAMS if task.action_type == HUMAN else self.tools[task.tool]
             # An empty registry: a `$ref` to a URL must not make a check of data open a connection.
             validator = self._validators[task.tool] = Draft202012Validator(schema, registry=Registry())
         params, hidden = (
