@@ -205,11 +205,12 @@ def _tell(part: str, rows: Sequence[dict[str, Any]]) -> None:
             print(f"{row['shape']:8}{row['steps']:9,}{row['rss_bytes']:25,.0f}{row['bytes']:25,.0f}")
     else:
         for row in rows:
-            print(f"\n{row['executions']:,} executions at once: first steps began after {row['first_s']:.2f} s, median")
+            later = row["last_s"] / row["median_s"]
+            print(f"\n{row['executions']:,} executions at once: the first step of the first began after")
+            print(f"{row['first_s']:.2f} s, in the median {row['median_s']:.2f} s, of the last {row['last_s']:.2f} s:")
             print(
-                f"{row['median_s']:.2f} s, the last {row['last_s']:.2f} s: {row['last_s'] / row['median_s']:.2f}x the"
+                f"{later:.2f}x the median. All ended after {row['wall_s']:.2f} s, {row['cpu_us']:.0f} us a step of CPU."
             )
-            print(f"median; all ended after {row['wall_s']:.2f} s, {row['cpu_us']:.0f} us of processor time a step")
 
 
 def _apart(part: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -43,8 +43,8 @@ from dagbok.tools.registry import Registry
 
 log = logging.getLogger("dagbok.service")
 
-#: Sub-tasks from which on checking and preparing a plan is done in a thread, so that the loop goes on.
-LARGE_PLAN = 50
+#: Sub-tasks from which on checking and preparing a plan, 10 µs each, is done in a thread, so that the loop goes on.
+LARGE_PLAN = 200
 #: How long a submission waits for its commit; less if the database is known to be away.
 SUBMIT_PATIENCE_S = 30
 #: How long a deletion by force waits for the end of what it cancelled, and how often it looks.
@@ -66,6 +66,9 @@ class Options:
     def given(self) -> dict[str, Json]:
         """Return those that are asked for; an empty one asks for nothing."""
         return {name: value for name, value in asdict(self).items() if value}
+
+
+_NOTHING_ASKED = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,9 @@ class Service(Diary):
         """
         document = plan.document() if isinstance(plan, Plan) else plan
         options = options or Options()
-        asked, row = await self._keys.find(idempotency_key, {"plan": document, "options": options.given()})
+        asked, row = None, None
+        if idempotency_key is not None:
+            asked, row = await self._keys.find(idempotency_key, {"plan": document, "options": options.given()})
         if row is not None:
             return _replayed(row)
         if isinstance(document, dict) and document.get("clarification_needed") is True:
@@ -468,12 +473,13 @@ class Service(Diary):
         return calls_of(self.registry, self.settings, self.redactor)
 
     def _prepare(self, document: Json, options: Options, dag_id: DagId | None = None) -> tuple[Execution, NewExecution]:
-        values.check({"title": options.title, "labels": dict(options.labels or {})})
+        if options != _NOTHING_ASKED:
+            values.check({"title": options.title, "labels": dict(options.labels or {})})
+            self._refuse_literals(asdict(options), "options")
         text: JsonText | None = None
         with suppress(BadInput):  # which `read` tells better
             # The engine's own from here on: neither the caller nor a tool changes a plan that runs.
             document = values.decode(text := values.encode(document))
-        self._refuse_literals(asdict(options), "options")
         plan = read(document, self.registry.schemas(), self._limits, self.redactor, text=text)
         execution_id = ExecutionId(new_id("dag-exec_"))
         now_ms = self._worker.clock.now_ms()
