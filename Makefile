@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KILLS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint types fix bench-quick clean
+.PHONY: help demo test chaos lint types fix bench bench-quick clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,9 +47,11 @@ fix: $(VENV)/installed-dev ## Format, and fix what the linter can
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
 
-bench-quick: $(VENV)/installed-dev ## Steps per second and makespans, own figures only
-	@$(BIN)/python benchmarks/steps.py
-	@if [ -d ../shared/data ]; then PYTHONPATH=tests $(BIN)/python benchmarks/makespan.py; fi
+bench: $(VENV)/installed-dev ## Dagbok beside its peers and the limits, in about 25 minutes; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/installed-dev ## Dagbok alone, in less than a minute; writes nothing
+	@$(BIN)/python -m benchmarks quick
 
 clean: ## Remove what the other goals made
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-workspace
+	@rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-workspace

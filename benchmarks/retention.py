@@ -1,6 +1,6 @@
 """What deleting old executions in the background costs those who write. See README.md.
 
-usage: python benchmarks/retention.py [DATABASE_URL] [--old N] [--seconds S]
+usage: python -m benchmarks.retention [DATABASE_URL] [--old N] [--seconds S]
 
 Steps per second of a steady load, and how long a small execution takes from submission to its end (p50, p99), first
 without and then with the deletion of N old executions going on.
@@ -17,15 +17,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from benchmarks.subjects.tools import noop
+from benchmarks.workloads import chain
 from dagbok import Dagbok
 from dagbok.cluster.retention import DAY_MS, Retention
 from dagbok.store import schema
 from dagbok.store.database import Database
 from dagbok.store.retention import count
 from dagbok.testing import FakeClock
-from steps import _plan, noop
 
-CHAIN = _plan((n, [n - 1] if n else []) for n in range(3))
+CHAIN = chain(3).plan()
 AT_ONCE = 4
 
 

@@ -1,6 +1,6 @@
 """What ten thousand executions cost that only wait for people: memory, processor time, and the start beside them.
 
-usage: python benchmarks/waiting.py [DATABASE_URL] [--executions N] [--seconds S]
+usage: python -m benchmarks.waiting [DATABASE_URL] [--executions N] [--seconds S]
 
 Half of the questions have no time limit, half of them one that is far off. One process submits them and goes on;
 another one starts beside the rows. Each tells how much memory it has more than one without them, and the processor time

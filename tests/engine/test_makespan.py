@@ -1,7 +1,7 @@
 """Dataflow on graphs nobody here wrote: with slots to spare, the makespan is the best there is, to the millisecond.
 
 Time is the test's own, so the figures are exact; what the real clock and a real database add is measured in
-`benchmarks/makespan.py`.
+`benchmarks/everyday.py`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,137 @@
+"""What would make a benchmark worthless unseen: work that was not done, rows that are not the same."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from benchmarks import program
+from benchmarks.environments import PINS
+from benchmarks.program import Incomplete, Orders
+from benchmarks.subjects import SUBJECTS, dagbok_library, raw_rows
+from benchmarks.subjects.dagbok_library import Library
+from benchmarks.workloads import WORKLOADS, Unit, fan, layers
+from dagbok import Dagbok, tool
+from dagbok.errors import ToolError
+from dagbok.store import schema
+from dagbok.store.database import Database
+
+#: What differs from one run to the next.
+_CHANCE = re.compile(r"(id|_id|_at|owner|xid|hash)$|^at$|^duration_ms$")
+_TABLES = (schema.plans, schema.dags, schema.dag_executions, schema.sub_steps, schema.events)
+
+
+@tool(effect="pure")
+async def noop() -> dict[str, Any]:
+    """Fail where the benchmark's tool does not."""
+    raise ToolError("no")
+
+
+async def _run(bench: program.Bench, unit: Unit) -> None:
+    await bench.prepare(unit)
+    await bench.check(unit, await bench.run(unit))
+
+
+def test_a_run_of_dagbok_that_fails_has_no_time(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Dagbok(f"sqlite:///{tmp_path}/d.db", tools=[noop]) as dagbok:
+            with pytest.raises(Incomplete, match="is failed"):
+                await _run(Library(dagbok), Unit(fan(2)))
+
+    asyncio.run(run())
+
+
+def test_a_run_of_dagbok_that_completes_without_some_of_its_steps_has_no_time(tmp_path: Path) -> None:
+    """What is skipped by choice counts as done for the execution; not for a benchmark."""
+
+    class Skipping(Library):
+        async def prepare(self, unit: Unit) -> None:
+            await super().prepare(unit)
+            for task in self._plan["sub_tasks"]:
+                task["on_failure"] = "skip"
+
+    async def run() -> None:
+        async with Dagbok(f"sqlite:///{tmp_path}/d.db", tools=[noop]) as dagbok:
+            with pytest.raises(Incomplete):
+                await _run(Skipping(dagbok), Unit(fan(2)))
+
+    asyncio.run(run())
+
+
+def test_a_program_whose_warm_up_lacks_a_result_measures_nothing() -> None:
+    class Lazy:
+        async def prepare(self, unit: Unit) -> None: ...
+
+        async def run(self, unit: Unit) -> int:
+            return unit.steps - 1
+
+        async def check(self, unit: Unit, done: int) -> None:
+            program.expect(unit, done)
+
+    @asynccontextmanager
+    async def opened(_: Orders) -> AsyncIterator[Lazy]:
+        yield Lazy()
+
+    with pytest.raises(Incomplete, match="19 results of 20 steps"):
+        asyncio.run(program.measure(opened, Orders("W1", "")))
+
+
+def test_by_readiness_runs_each_task_once_and_after_its_parents() -> None:
+    graph = layers(4, 5, 0.0)
+    ended: list[str] = []
+
+    async def step(task: str) -> str:
+        assert set(graph.parents[task]) <= set(ended)
+        await asyncio.sleep(0)
+        ended.append(task)
+        return task
+
+    assert sorted(asyncio.run(program.by_readiness(graph.parents, step))) == sorted(graph.parents)
+    assert len(ended) == len(set(ended))
+
+
+def test_the_raw_limit_writes_what_dagbok_writes(empty_database_url: str, tmp_path: Path) -> None:
+    """Otherwise it would be no limit of Dagbok's. More tasks than its ways for few rows are meant for."""
+    unit = Unit(fan(raw_rows.MANY), 2)
+
+    async def write(opened: program.Open, url: str) -> dict[str, list[str]]:
+        async with opened(Orders("W3", url)) as bench:
+            await _run(bench, unit)
+        return _contents(url)
+
+    raw = asyncio.run(write(raw_rows.opened, empty_database_url))
+    own = asyncio.run(write(dagbok_library.opened, f"sqlite:///{tmp_path}/own.db"))
+    assert raw == own
+
+
+def _contents(url: str) -> dict[str, list[str]]:
+    """Return the rows of each table without what differs from one run to the next, in one order."""
+    database = Database.open(url)
+    try:
+        with database.reading() as connection:
+            return {table.name: _rows(connection, table) for table in _TABLES}
+    finally:
+        database.close()
+
+
+def _rows(connection: sa.Connection, table: sa.Table) -> list[str]:
+    kept = [column for column in table.c if column.name == "task_id" or not _CHANCE.search(column.name)]
+    if table is schema.events:  # which of two quick steps ends first is chance
+        kept.remove(table.c.seq)
+    found = connection.execute(sa.select(*kept)).mappings()
+    return sorted(re.sub(r'"durationMs": ?\d+', '"durationMs":0', str(dict(row))) for row in found)
+
+
+def test_every_subject_has_a_program_and_known_workloads() -> None:
+    for subject in SUBJECTS:
+        assert set(subject.workloads) <= set(WORKLOADS)
+        for workload in subject.workloads:
+            assert (Path(program.__file__).parent / "subjects" / f"{subject.module_for(workload)}.py").is_file()
+        assert not subject.environment or (PINS / f"{subject.environment}.txt").is_file()
