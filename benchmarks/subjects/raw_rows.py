@@ -7,12 +7,12 @@ driver can do; durability is as Dagbok's, SQLite in WAL mode with `synchronous=F
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, nullcontext
 from typing import Any
 
+import orjson
 import psycopg
 from sqlalchemy.dialects import postgresql
 
@@ -94,11 +94,11 @@ def postgresql_writer(connection: psycopg.Connection[Any]) -> Write:
         listed = ", ".join(f"{name} {'text' if kind == 'JSON' else kind}" for name, kind in kinds.items())
         changed = ", ".join(f"{name} = r.{name}{'::json' if kinds[name] == 'JSON' else ''}" for name in columns)
         found = " AND ".join(f"{table}.{name} = r.{name}" for name in key)
-        data = json.dumps([dict(zip(names, row, strict=True)) for row in rows])
+        data = orjson.dumps([dict(zip(names, row, strict=True)) for row in rows]).decode()
         statement = f"UPDATE {table} SET {changed} FROM json_to_recordset(%s) AS r({listed}) WHERE {found}"
         cursor.execute(statement, (data,))
 
-    def write(group: Group) -> None:
+    def statements(group: Group) -> None:
         cursor.execute("BEGIN")
         for table, (columns, rows) in group.inserts.items():
             if len(rows) < MANY:
@@ -111,6 +111,12 @@ def postgresql_writer(connection: psycopg.Connection[Any]) -> Write:
             change("dag_executions", HEADER_SET, HEADER_KEY, group.headers)
             change("sub_steps", STEP_SET, STEP_KEY, group.steps)
         cursor.execute("COMMIT")
+
+    def write(group: Group) -> None:
+        sizes = (*(len(rows) for _, rows in group.inserts.values()), len(group.headers), len(group.steps))
+        # One round trip for all statements; COPY knows none of that.
+        with connection.pipeline() if max(sizes) < MANY else nullcontext():
+            statements(group)
 
     return write
 
