@@ -78,7 +78,7 @@ class Served:
     def more(self, measured: Measured) -> dict[str, Any]:
         """Tell what the server took; this process is the client."""
         return {
-            "cpu_s": sum(self._server_cpu_s[1:]),  # the first was the warm-up
+            "cpu_s": sum(self._server_cpu_s[-measured.timed :]),
             "peak_rss_mb": program.peak_rss_mb(self._server),
             "client_cpu_s": measured.cpu_s,
         }

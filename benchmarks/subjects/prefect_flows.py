@@ -86,7 +86,7 @@ class Flows:
     def more(self, measured: Measured) -> dict[str, Any]:
         """Add what the server took."""
         return {
-            "cpu_s": measured.cpu_s + sum(self._server_cpu_s[1:]),  # the first was the warm-up
+            "cpu_s": measured.cpu_s + sum(self._server_cpu_s[-measured.timed :]),
             "peak_rss_mb": measured.peak_rss_mb + program.peak_rss_mb(self._server),
         }
 
