@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from dagbok.domain.ids import DagId, TaskId
-from dagbok.domain.records import AttemptRow, QuestionRow
+from dagbok.domain.records import AttemptRow, QuestionRow, StepRow
 from dagbok.domain.values import JsonText
 from dagbok.errors import Conflict, Fenced, NotFound, OutcomeUnknown, StoreRejected
 from dagbok.store import schema
@@ -92,6 +93,38 @@ def test_an_append_changes_rows_counters_and_diary_together(database: Database) 
         assert reader.result(new.id, "1") == '"ö"'
         assert reader.result(new.id, "2") is None
         assert reader.unfinished() == []
+
+
+@pytest.mark.parametrize("writer", ["the same", "another", "a new owner"])
+def test_nothing_of_an_earlier_try_stays_on_a_row_that_ends_plainly(database: Database, writer: str) -> None:
+    """Most rows are written in part, for nothing else of them ever changes; whoever does so has to be sure."""
+    new = diary.new_execution(tasks=list(SOME))  # a sub-step for each column
+    before = [diary.step(name, "pending")._replace(**{name: some}) for name, some in SOME.items()]
+    plain = [diary.step(name, result=JsonText("1"), duration_ms=5) for name in SOME]
+
+    async def main() -> None:
+        async with diary.journal(database) as first:
+            await first.create(new)
+            await first.append(diary.changes(new.id, 1, *before))
+            if writer == "the same":
+                await first.append(diary.changes(new.id, 1 + len(SOME), *plain))
+                return
+        async with diary.journal(database) as second:
+            epoch = (await second.claim(new.id, "engine-2")).epoch if writer == "a new owner" else 1
+            await second.append(diary.changes(new.id, 1 + len(SOME), *plain, epoch=epoch))
+
+    asyncio.run(main())
+    rows = {row["task_id"]: row for row in Reader(database).sub_steps(new.id)}
+    for step in plain:
+        assert {name: rows[step.task_id][name] for name in StepRow._fields} == step._asdict()
+        assert (rows[step.task_id]["input_bytes"], rows[step.task_id]["result_bytes"]) == (None, 1)
+
+
+#: Of each column something that it does not hold at the end.
+SOME: dict[str, Any] = dict.fromkeys(StepRow._fields[2:-1], 7) | {
+    "reason": "approved", "input": '{"a":1}', "result": "2", "error": "no", "error_code": "x",
+    "error_detail": "more", "progress": '{"message":"m"}', "usage": '{"tokens":3}', "model": "m",
+}  # fmt: skip
 
 
 def test_many_rows_take_the_fast_ways_and_read_the_same(database: Database) -> None:

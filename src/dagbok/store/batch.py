@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 import uuid_utils
 
 from dagbok.domain import values
-from dagbok.domain.ids import DagId, ExecutionId
+from dagbok.domain.ids import DagId, ExecutionId, TaskId
 from dagbok.domain.records import Changes, NewExecution, StepRow
 from dagbok.domain.states import ExecutionStatus, StepStatus
+from dagbok.domain.values import JsonText
 from dagbok.store.schema import BLOB_CHUNK_BYTES
-from dagbok.store.statements import Statements
+from dagbok.store.statements import PLAIN, Statements
 from dagbok.store.writer import Writer
 
 #: No UTF-8 of so few characters is larger than a chunk; asked before any bytes are counted.
@@ -29,8 +31,23 @@ FINAL_RESULT: Final = "final_result"
 SYNTHESIS_RESULT: Final = "synthesis_result"
 
 Row = tuple[Any, ...]
-#: The names of each execution's blobs, or more: what a new value may have to remove.
-KnownBlobs = MutableMapping[ExecutionId, set[str]]
+
+
+@dataclass(slots=True)
+class Rows:
+    """What the journal knows of the rows of an execution that it writes."""
+
+    blobs: set[str]  #: the names of its blobs, or more: what a new value may have to remove
+    #: The sub-steps that have, or had, more than `PLAIN` columns; None: any of them may, somebody else wrote them.
+    full: set[TaskId] | None = None
+
+
+Known = MutableMapping[ExecutionId, Rows]
+
+_plain: Final = itemgetter(*(StepRow._fields.index(name) for name in PLAIN))
+_OTHERS: Final = [name for name in StepRow._fields if name not in (*PLAIN, "result")]
+_others: Final = itemgetter(*(StepRow._fields.index(name) for name in _OTHERS))
+_NOTHING: Final = tuple(0 if name == "revision" else None for name in _OTHERS)
 
 
 class FenceBroken(Exception):
@@ -93,7 +110,7 @@ def _size(changes: Changes) -> tuple[int, int]:
     return rows, chars + sum(len(step.result or "") + len(step.input or "") for step in changes.steps)
 
 
-def write(writer: Writer, statements: Statements, items: Sequence[Item], known: KnownBlobs) -> None:
+def write(writer: Writer, statements: Statements, items: Sequence[Item], known: Known) -> None:
     """Write `items` inside the writer's transaction.
 
     Raises:
@@ -108,14 +125,14 @@ def write(writer: Writer, statements: Statements, items: Sequence[Item], known: 
     if creates:
         _create(writer, statements, creates, events)
         for new in creates:
-            known[new.id] = set()
+            known[new.id] = Rows(set(), set())
         if starts := [new.start for new in creates if new.start is not None]:
             _append(writer, statements, starts, known, events)
     writer.run(statements.event, events)
 
 
 def _append(
-    writer: Writer, statements: Statements, appends: Sequence[Changes], known: KnownBlobs, events: list[Row]
+    writer: Writer, statements: Statements, appends: Sequence[Changes], known: Known, events: list[Row]
 ) -> None:
     large: list[tuple[ExecutionId, str, bytes]] = []
     headers = [_header(changes, large) for changes in appends]
@@ -123,19 +140,27 @@ def _append(
         raise FenceBroken
 
     steps: list[Row] = []
+    plain: list[Row] = []
     attempts: list[Row] = []
     questions: list[Row] = []
     applied: list[Row] = []
     overrides: list[Row] = []
     for changes in appends:
         execution_id = changes.execution_id
-        steps += [_step(execution_id, step, large) for step in changes.steps]
+        rows = known.get(execution_id)
+        for step in changes.steps:
+            if rows is not None and _is_plain(step, rows):
+                result, size = _value(execution_id, result_name(step.task_id), step.result, large)
+                plain.append((*_plain(step), result, size, execution_id))
+            else:
+                steps.append(_step(execution_id, step, large))
         events += [(*event, execution_id) for event in changes.events]
         attempts += ((*attempt, execution_id) for attempt in changes.attempts)
         questions += ((*question, execution_id) for question in changes.questions)
         applied += ((changes.header.updated_at, command, execution_id) for command in changes.commands)
         overrides += ((*override, execution_id) for override in changes.overrides)
-    if writer.run(statements.step, steps) != len(steps):
+    touched = writer.run(statements.step, steps) + writer.run(statements.plain_step, plain)
+    if touched != len(steps) + len(plain):
         raise MissingRow("the changes name a sub-step that does not exist")
     writer.run(statements.attempt, attempts)
     writer.run(statements.question, questions)
@@ -145,7 +170,7 @@ def _append(
     for changes in appends:
         _drop_replaced(writer, statements, changes, known)
     for execution_id, name, _ in large:
-        known[execution_id].add(name)
+        known[execution_id].blobs.add(name)
     writer.run(statements.blob, [row for value in large for row in _chunks(*value)])
 
 
@@ -160,19 +185,35 @@ def _header(changes: Changes, large: list[tuple[ExecutionId, str, bytes]]) -> Ro
     return (*header, changes.seq_after, changes.release, changes.execution_id, changes.epoch, changes.seq_before)
 
 
+def _is_plain(step: StepRow, rows: Rows) -> bool:
+    """Whether the other columns of a sub-step are, and were, as it was inserted: most are so from start to end."""
+    if rows.full is None or step.task_id in rows.full:
+        return False
+    if _others(step) == _NOTHING:
+        return True
+    rows.full.add(step.task_id)
+    return False
+
+
 def _step(execution_id: ExecutionId, step: StepRow, large: list[tuple[ExecutionId, str, bytes]]) -> Row:
-    input_bytes = result_bytes = None
-    if step.input is not None:
-        input_bytes, data = _measure(step.input)
-        if data is not None:
-            large.append((execution_id, input_name(step.task_id), data))
-            step = step._replace(input=None)
-    if step.result is not None:
-        result_bytes, data = _measure(step.result)
-        if data is not None:
-            large.append((execution_id, result_name(step.task_id), data))
-            step = step._replace(result=None)
+    input, input_bytes = _value(execution_id, input_name(step.task_id), step.input, large)
+    result, result_bytes = _value(execution_id, result_name(step.task_id), step.result, large)
+    if input is not step.input or result is not step.result:
+        step = step._replace(input=input, result=result)
     return (*step, input_bytes, result_bytes, execution_id)
+
+
+def _value(
+    execution_id: ExecutionId, name: str, text: JsonText | None, large: list[tuple[ExecutionId, str, bytes]]
+) -> tuple[JsonText | None, int | None]:
+    """Return what of a value goes into its column, and its size; a large one goes to the blobs."""
+    if text is None:
+        return None, None
+    size, data = _measure(text)
+    if data is None:
+        return text, size
+    large.append((execution_id, name, data))
+    return None, size
 
 
 def _measure(text: str) -> tuple[int, bytes | None]:
@@ -183,12 +224,12 @@ def _measure(text: str) -> tuple[int, bytes | None]:
     return len(data), data if len(data) > BLOB_CHUNK_BYTES else None
 
 
-def _drop_replaced(writer: Writer, statements: Statements, changes: Changes, known: KnownBlobs) -> None:
-    names = known.get(changes.execution_id)
-    if names is None:  # neither created nor claimed by this journal
+def _drop_replaced(writer: Writer, statements: Statements, changes: Changes, known: Known) -> None:
+    rows = known.get(changes.execution_id)
+    if rows is None:  # neither created nor claimed by this journal
         found = writer.select(statements.blob_names, (changes.execution_id,))
-        names = known[changes.execution_id] = {name for (name,) in found}
-    if not names:
+        rows = known[changes.execution_id] = Rows({name for (name,) in found})
+    if not (names := rows.blobs):
         return
     replaced = {FINAL_RESULT, SYNTHESIS_RESULT}
     for step in changes.steps:

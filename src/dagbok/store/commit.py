@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from dagbok.domain.records import Changes
 from dagbok.errors import DagbokError, DatabaseInUse, Fenced
-from dagbok.store.batch import Create, Created, FenceBroken, Item, KnownBlobs, write
+from dagbok.store.batch import Create, Created, FenceBroken, Item, Known, write
 from dagbok.store.database import Database
 from dagbok.store.lock import EngineLock
 from dagbok.store.statements import Statements
@@ -51,8 +51,8 @@ class Committer:
         self._away_since = 0.0  # by the monotonic clock; of use while not `available`
         #: Set by `give_up_in`.
         self.closing = threading.Event()
-        #: The names of the blobs of the executions that this journal writes.
-        self.known: KnownBlobs = {}
+        #: Of the executions that this journal writes.
+        self.known: Known = {}
         #: Whether the last contact with the database succeeded.
         self.available = True
         #: Commits so far.

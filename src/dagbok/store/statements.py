@@ -32,6 +32,9 @@ EXECUTION_COLUMNS: Final = (
     "forked_from", "last_event_seq", "created_at", "updated_at",
 )  # fmt: skip
 
+#: What of a sub-step is written where nothing else of it ever was: a third of the columns, at half the price.
+PLAIN: Final = ("task_id", "status", "attempt", "started_at", "completed_at", "duration_ms", "updated_at")
+
 
 class Statements:
     """The statements of the group commit, in the order in which it runs them."""
@@ -44,6 +47,11 @@ class Statements:
             return compiled(
                 sa.insert(table).values({name: _p(table.c[name]) for name in names}), *names, copy_into=table
             )
+
+        def update_step(*names: str) -> Any:
+            of_step = [sub_steps.c[name] == _p(sub_steps.c[name]) for name in ("execution_id", "task_id")]
+            changed = {name: _p(sub_steps.c[name]) for name in names if name != "task_id"}
+            return compiled(update(sub_steps).where(*of_step).values(changed), *names, "execution_id")
 
         # The fence. `HeaderRow`, then: seq_after, release, id, epoch, seq_before.
         self.header = compiled(
@@ -72,28 +80,15 @@ class Statements:
             "id",
         )
         # `StepRow`, then: input_bytes, result_bytes, execution_id.
-        names = [name for name in StepRow._fields if name != "task_id"]
-        self.step = compiled(
-            update(sub_steps)
-            .where(
-                sub_steps.c.execution_id == _p(sub_steps.c.execution_id), sub_steps.c.task_id == _p(sub_steps.c.task_id)
-            )
-            .values({name: _p(sub_steps.c[name]) for name in (*names, "input_bytes", "result_bytes")}),
-            *StepRow._fields, "input_bytes", "result_bytes", "execution_id",
-        )  # fmt: skip
+        self.step = update_step(*StepRow._fields, "input_bytes", "result_bytes")
+        # `PLAIN`, then: result, result_bytes, execution_id.
+        self.plain_step = update_step(*PLAIN, "result", "result_bytes")
         # `AttemptRow`, then: execution_id. A try has one outcome: a later word about it takes the place of the earlier.
         self.attempt = _upsert(database, attempts, ("execution_id", "task_id", "number"), *AttemptRow._fields)
         # `QuestionRow`, then: execution_id. Written when asked and again when closed.
         self.question = _upsert(database, human_inputs, ("execution_id", "task_id", "number"), *QuestionRow._fields)
         # `OverrideRow`, then: execution_id.
-        self.override = compiled(
-            update(sub_steps)
-            .where(
-                sub_steps.c.execution_id == _p(sub_steps.c.execution_id), sub_steps.c.task_id == _p(sub_steps.c.task_id)
-            )
-            .values({name: _p(sub_steps.c[name]) for name in OverrideRow._fields if name != "task_id"}),
-            *OverrideRow._fields, "execution_id",
-        )  # fmt: skip
+        self.override = update_step(*OverrideRow._fields)
         self.event = inserts(events, "seq", "type", "task_id", "at", "data", "execution_id")
         self.applied = compiled(
             update(commands)
