@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import pythons
 from dagbok import Dagbok, tool
 from dagbok.domain.states import ExecutionStatus, StepStatus
 
@@ -76,9 +76,7 @@ def chains(name: str) -> dict[str, Any]:
 def _run_and_kill(url: str, effect: str, log: Path, lines: int) -> str:
     """Start the program, kill it once the log has so many lines, and return the execution's id."""
     environment = os.environ | {"TEST_URL": url, "TEST_EFFECT": effect, "TEST_FOLDER": str(Path(__file__).parent)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, env=environment | {"TEST_LOG": str(log)}
-    )
+    process = pythons.start("-c", PROGRAM, stdout=subprocess.PIPE, env=environment | {"TEST_LOG": str(log)})
     assert process.stdout is not None
     with process:
         execution_id = process.stdout.readline().strip()

@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ import pytest
 import sqlalchemy as sa
 
 import canary_tools
+import pythons
 from dagbok import Dagbok, ToolContext, tool
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.states import ExecutionStatus
@@ -93,16 +92,14 @@ def giving_away() -> dict[str, Any]:
 
 
 @contextmanager
-def serving(url: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], httpx2.Client]]:
+def serving(url: str, folder: Path) -> Iterator[tuple[pythons.Process, httpx2.Client]]:
     """Run `dagbok serve` with the canaries; what it writes goes to files of `folder`."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("DAGBOK_")}
     env |= {"DAGBOK_DATABASE_URL": url, "DAGBOK_TOOLS": canary_tools.__file__, "CANARY_FOLDER": str(folder)}
     with (folder / "stdout").open("a") as out, (folder / "stderr").open("a") as err:
         begins = (folder / "stdout").stat().st_size
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dagbok", "serve", "--port", "0"], stdout=out, stderr=err, env=env | ENVIRONMENT,
-            cwd=folder, text=True,
-        )  # fmt: skip
+        command = ("-m", "dagbok", "serve", "--port", "0")
+        process = pythons.start(*command, stdout=out, stderr=err, env=env | ENVIRONMENT, cwd=folder)
         try:
             until(lambda: "http://" in (folder / "stdout").read_text()[begins:] or process.poll() is not None)
             at = (folder / "stdout").read_text()[begins:].split()[-1]

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+
+import pythons
 
 #: Tools with ends a test decides: `gate` returns when its file exists, and notes each of its starts.
 TOOLS = '''
@@ -58,7 +59,7 @@ sys.exit(serve(load(port=0), on_ready=lambda url: print(url, flush=True)))
 class Server:
     """A running server."""
 
-    process: subprocess.Popen[str]
+    process: pythons.Process
     url: str
     client: httpx2.Client
 
@@ -113,25 +114,30 @@ class Server:
 
 @contextmanager
 def serving(
-    database_url: str, folder: Path, program: str = PROGRAM, *, prefix: Sequence[str] = (), **environment: str
+    database_url: str,
+    folder: Path,
+    program: str = PROGRAM,
+    *,
+    prefix: Sequence[str] = (),
+    **environment: str,
 ) -> Iterator[Server]:
     """Run a server until the end of the block, where it has to stop cleanly if it still runs.
 
     Args:
-        prefix: Of the command, such as what takes rights away.
+        prefix: Of the command, such as what takes rights away; it starts a fresh interpreter.
     """
     module = folder / "api_tools.py"
     module.write_text(textwrap.dedent(TOOLS))
     errors = (folder / "server.log").open("ab")
     env = {name: value for name, value in os.environ.items() if not name.startswith("DAGBOK_")}
     env |= {"DAGBOK_DATABASE_URL": database_url, "DAGBOK_TOOLS": str(module), "DAGBOK_WORKSPACE": str(folder)}
-    process = subprocess.Popen(
-        [*prefix, sys.executable, "-W", "error", "-c", program],
+    process = pythons.start(
+        *("-W", "error", "-c", program),
         stdout=subprocess.PIPE,
         stderr=errors,
-        text=True,
         env=env | environment,
         cwd=folder,
+        prefix=prefix,
     )
     try:
         assert process.stdout is not None

@@ -73,6 +73,12 @@ def test_a_database_in_use_is_told_with_the_url_of_its_server(tmp_path: Path) ->
             serve(settings_in(tmp_path))
 
 
+def test_a_fresh_interpreter_serves_and_nothing_warns(tmp_path: Path) -> None:
+    """Other tests fork theirs from one that has imported everything."""
+    with serving(f"sqlite:///{tmp_path / 'dagbok.db'}", tmp_path, prefix=("env",)) as server:
+        assert server.ended(server.submit(plan(task(1)))["executionId"])["status"] == "completed"
+
+
 def test_what_runs_when_a_signal_comes_goes_on_at_the_next_start(database_url: str, tmp_path: Path) -> None:
     with serving(database_url, tmp_path) as server:
         document = plan(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pythons
 from dagbok.cli.main import main
 
 TIMEOUT_S = 60
@@ -121,6 +122,7 @@ class Project:
 
     folder: Path
     database_url: str = ""  # else a file in the folder
+    fresh: bool = False  # whether each command gets an interpreter that has imported nothing
 
     @property
     def url(self) -> str:
@@ -144,21 +146,22 @@ class Project:
         mine = {"DAGBOK_DATABASE_URL": self.url, "DAGBOK_TOOLS": "./tools.py", "TERM": "xterm-256color"}
         return {**found, "PYTHONUTF8": "1", **mine, **more}
 
-    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "dagbok", *arguments],
+    def start(self, *arguments: str, **more: str) -> pythons.Process:
+        return pythons.start(
+            *("-m", "dagbok", *arguments),
             cwd=self.folder,
             env=self.environment(**more),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            prefix=("env",) if self.fresh else (),
         )
 
     def run(self, *arguments: str, input: str = "", **more: str) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments, **more) as process, _ended_at_last(process):
             out, err = process.communicate(input)
         assert "Traceback" not in err, err
+        assert process.returncode is not None
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -202,14 +205,14 @@ class Project:
         wanted = [*([(at, press)] if press else []), *typed]
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dagbok", *arguments],
+        process = pythons.start(
+            *("-m", "dagbok", *arguments),
             cwd=self.folder,
             env=self.environment(**more),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            preexec_fn=own_terminal if wanted else None,  # Ctrl-C is for the terminal's own session
+            terminal=bool(wanted),  # Ctrl-C is for the terminal's own session
         )
         os.close(theirs)
         seen = bytearray()
@@ -241,7 +244,7 @@ class Project:
 
 
 @contextlib.contextmanager
-def _ended_at_last(process: subprocess.Popen[Any]) -> Iterator[None]:
+def _ended_at_last(process: pythons.Process) -> Iterator[None]:
     """Kill a process that does not do what is waited for: a failed test is better than one that hangs."""
     timer = threading.Timer(TIMEOUT_S, process.kill)
     timer.start()
@@ -251,7 +254,7 @@ def _ended_at_last(process: subprocess.Popen[Any]) -> Iterator[None]:
         timer.cancel()
 
 
-def read_until(process: subprocess.Popen[str], *words: str) -> str:
+def read_until(process: pythons.Process, *words: str) -> str:
     """Return what a process writes to stderr, as soon as a line of it holds all `words`."""
     assert process.stderr is not None
     seen = ""
@@ -263,7 +266,7 @@ def read_until(process: subprocess.Popen[str], *words: str) -> str:
     raise AssertionError(f"{words} did not come, but: {seen}")
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: pythons.Process) -> None:
     """End a process as a crash does."""
     process.kill()
     process.communicate(timeout=TIMEOUT_S)
@@ -274,12 +277,6 @@ def id_in(text: str) -> str:
     found = re.search(r"dag-exec_[0-9a-f-]{36}", text)
     assert found is not None, text
     return found[0]
-
-
-def own_terminal() -> None:
-    """Make standard input the terminal of a session of its own: called in the new process."""
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def make_project(folder: Path, database_url: str = "") -> Project:

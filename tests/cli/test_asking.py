@@ -7,11 +7,11 @@ import json
 import os
 import re
 import signal
-import subprocess
 from typing import Any
 
 import pytest
 
+import pythons
 from cli.program import Project, id_in, kill, read_until, task
 from dagbok.cli import asking
 from dagbok.client import Client
@@ -203,7 +203,7 @@ def test_an_engine_that_dies_before_it_hears_leaves_it_to_the_command(project: P
     assert (command.returncode, err) == (0, f"{id} is cancelled; 1 of 3 sub-tasks had completed.\n")
 
 
-def _stop(project: Project, process: subprocess.Popen[str], id: str) -> None:
+def _stop(project: Project, process: pythons.Process, id: str) -> None:
     """Let a process hear nothing more, but not while it holds the lock of a write."""
     while not _shown(project, id)["subSteps"][1]["progress"]:  # the last that it writes by itself
         pass

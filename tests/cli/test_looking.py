@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 
+import pythons
 from cli.program import Project, id_in, kill, make_project, read_until, task
 from cli.test_inbox import ask
 from dagbok import __version__
@@ -90,7 +91,7 @@ def test_show_finds_the_latest_an_id_and_the_start_of_one(diary: Project) -> Non
 
 
 def test_what_runs_is_told_from_what_was_left_behind(project: Project) -> None:
-    def start(file: str) -> tuple[subprocess.Popen[str], str]:
+    def start(file: str) -> tuple[pythons.Process, str]:
         process = project.start("run", project.plan(task(1, "say", text="x"), task(2, "gate", 1, file=file)))
         return process, re.findall(r"^dag-exec_\S+", read_until(process, "started", " 2 "), re.MULTILINE)[0]
 

@@ -6,10 +6,9 @@ import os
 import pty
 import re
 import signal
-import subprocess
-import sys
 
-from cli.program import Project, id_in, kill, own_terminal, read_until, task
+import pythons
+from cli.program import Project, id_in, kill, read_until, task
 
 #: What Rich itself writes: colours and styles, cursor up, erase line, hide and show the cursor.
 OURS = re.compile(r"\x1b\[(?:[\d;]*m|\d*A|\d*G|2K|1A|\?25[lh])|\r")
@@ -81,10 +80,10 @@ def test_ctrl_c_gives_the_terminal_back_as_it_was(project: Project) -> None:
 
 def test_a_terminal_that_is_closed_stops_it_in_good_order(project: Project) -> None:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dagbok", "run", project.plan(task(1, "gate", file="a"))],
+    process = pythons.start(
+        *("-m", "dagbok", "run", project.plan(task(1, "gate", file="a"))),
         cwd=project.folder, env=project.environment(DAGBOK_CLOSE_GRACE_S="0.2"),
-        stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal,
+        stdin=theirs, stdout=theirs, stderr=theirs, terminal=True,
     )  # fmt: skip
     os.close(theirs)
     seen = b""

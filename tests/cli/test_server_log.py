@@ -21,6 +21,7 @@ from typing import Any
 import httpx2
 import pytest
 
+import pythons
 from cli.program import TIMEOUT_S, Project, task
 from dagbok.cli.server_log import MAX_TEXT_CHARS, server_log
 from dagbok.outside import open_diary
@@ -63,7 +64,7 @@ def broken(text: str) -> str:
 
 @dataclass
 class Serving:
-    process: subprocess.Popen[str]
+    process: pythons.Process
     client: httpx2.Client
 
     def submit(self, *tasks: dict[str, Any], **headers: str) -> str:
@@ -95,13 +96,12 @@ class Serving:
 def serving(project: Project, stderr: Any, *arguments: str, **more: str) -> Iterator[Serving]:
     """Run `dagbok serve`; its stderr is the caller's."""
     (project.folder / "log_tools.py").write_text(TOOLS)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dagbok", "serve", "--port", "0", *arguments],
+    process = pythons.start(
+        *("-m", "dagbok", "serve", "--port", "0", *arguments),
         cwd=project.folder,
         env=project.environment(**{"DAGBOK_TOOLS": "./tools.py,./log_tools.py", **more}),
         stdout=subprocess.PIPE,
         stderr=stderr,
-        text=True,
     )
     assert process.stdout is not None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -38,7 +39,7 @@ def migrated(project: Project) -> Project:
     (project.folder / "tools.py").write_text(TOOLS)
     with contextlib.closing(Database.open(project.url)) as database:
         migrations.upgrade(database)
-    return project
+    return replace(project, fresh=True)
 
 
 def test_a_server_loads_nothing_heavy_before_it_is_asked_and_collects_garbage_seldom(migrated: Project) -> None:

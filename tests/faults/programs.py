@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
+import pythons
 from api.serving import Server
 
 #: `note` writes a line for each run into the side log; `gate` returns once its file is there.
@@ -56,19 +55,16 @@ def environment(folder: Path, database_url: str) -> dict[str, str]:
     }
 
 
-def dagbok(
-    env: Mapping[str, str], *arguments: str, prefix: tuple[str, ...] = (), **options: Any
-) -> subprocess.CompletedProcess[str]:
+def dagbok(env: Mapping[str, str], *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run the program to its end, which has to come."""
-    command = [*prefix, sys.executable, "-m", "dagbok", *arguments]
-    return subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=60, check=False, **options)
+    return pythons.run("-m", "dagbok", *arguments, env=env, prefix=prefix)
 
 
 @contextmanager
-def running(env: Mapping[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(env: Mapping[str, str], *arguments: str) -> Iterator[pythons.Process]:
     """Start the program, and end it with the block where it has not ended before."""
-    command = [sys.executable, "-m", "dagbok", *arguments]
-    with subprocess.Popen(command, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with pythons.start("-m", "dagbok", *arguments, env=env, stdout=pipe, stderr=pipe) as process:
         try:
             yield process
         finally:

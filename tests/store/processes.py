@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pythons
+
 
 @contextmanager
-def running(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(program: str, *arguments: str) -> Iterator[pythons.Process]:
     """Run `program` until the block ends."""
-    command = [sys.executable, "-c", program, *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with pythons.start("-c", program, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def line(process: subprocess.Popen[str]) -> str:
+def line(process: pythons.Process) -> str:
     """Wait for the next line of `process`."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
