@@ -8,6 +8,7 @@ it).
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import postgres
 from dagbok.store import migrations
 from dagbok.store.database import Database
+from databases import Lender
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts the tests in the background lets them ignore Ctrl-C, and with them every process they start.
@@ -53,7 +55,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[postgres.Server]:
-    with postgres.running() as server:
+    with postgres.running(*postgres.LIGHT) as server:
         yield server
 
 
@@ -65,6 +67,23 @@ def postgres_template(postgres_server: postgres.Server) -> str:
     migrations.upgrade(database)
     database.close()
     return name
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(postgres_server: postgres.Server, postgres_template: str) -> Lender:
+    """What lends a migrated one to each test."""
+    return Lender(postgres_server, postgres_template)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file; copying it is faster than migrating each."""
+    path = tmp_path_factory.mktemp("template") / "dagbok.db"
+    database = Database.open(f"sqlite:///{path}")
+    migrations.upgrade(database)
+    database.close()
+    assert not path.with_name("dagbok.db-wal").exists(), "the file is not all there is"
+    return path
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -83,24 +102,17 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a migrated database, once per kind."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'dagbok.db'}"
-        database = Database.open(url)
-        migrations.upgrade(database)
-        database.close()
-        yield url
+        path = shutil.copyfile(request.getfixturevalue("sqlite_template"), tmp_path / "dagbok.db")
+        yield f"sqlite:///{path}"
         return
-    server: postgres.Server = request.getfixturevalue("postgres_server")
-    name = server.create_database(request.getfixturevalue("postgres_template"))
-    yield server.url(name)
-    server.drop_database(name)
+    yield request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture
-def postgres_url(postgres_server: postgres.Server, postgres_template: str) -> Iterator[str]:
+def postgres_url(postgres_server: postgres.Server, postgres_databases: Lender) -> Iterator[str]:
     """The URL of a migrated PostgreSQL database, for what only a server does."""
-    name = postgres_server.create_database(postgres_template)
-    yield postgres_server.url(name)
-    postgres_server.drop_database(name)
+    with postgres_databases.lent() as name:
+        yield postgres_server.url(name)
 
 
 @pytest.fixture
