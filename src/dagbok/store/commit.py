@@ -44,7 +44,7 @@ class Committer:
         self._database = database
         self._lock = lock
         self._tell = tell
-        self._statements = Statements(database)
+        self._statements = Statements.of(database)
         self._writer: Writer | None = None
         self._dead: DatabaseInUse | None = None
         self._give_up_at = float("inf")

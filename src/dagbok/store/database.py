@@ -143,6 +143,11 @@ class Database:
             else self._engine.url.set(drivername="postgresql", query={}).render_as_string()
         )
 
+    @property
+    def dialect(self) -> str:
+        """Which of the two it is: `sqlite` or `postgresql`."""
+        return "sqlite" if self._path else "postgresql"
+
     def close(self) -> None:
         """Close every connection that nobody uses, and on PostgreSQL cut one that migrates or waits to."""
         self._migrating.seconds = 0.0

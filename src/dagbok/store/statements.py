@@ -6,7 +6,7 @@ row is made by joining two tuples.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select, update
@@ -38,6 +38,16 @@ PLAIN: Final = ("task_id", "status", "attempt", "started_at", "completed_at", "d
 
 class Statements:
     """The statements of the group commit, in the order in which it runs them."""
+
+    _compiled: ClassVar[dict[str, Statements]] = {}  # by dialect, which is all that they depend on
+
+    @classmethod
+    def of(cls, database: Database) -> Statements:
+        """Return the statements for `database`, which are compiled once in a process for each kind of database."""
+        kind = database.dialect
+        if kind not in cls._compiled:
+            cls._compiled[kind] = cls(database)
+        return cls._compiled[kind]
 
     def __init__(self, database: Database) -> None:
         def compiled(clause: sa.ClauseElement, *names: str, copy_into: sa.Table | None = None) -> Any:

@@ -11,6 +11,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -25,10 +26,26 @@ GROUP: Final = "dagbok.tools"
 
 def installed() -> list[EntryPoint]:
     """Return the entry points of installed packages, Dagbok's own first, so that nobody takes their names unseen."""
-    found = entry_points(group=GROUP)
-    return sorted(
-        found, key=lambda e: (e.dist is None or e.dist.name != "dagbok", e.dist.name if e.dist else "", e.name)
-    )
+    names: dict[int, str] = {}  # by package, which reads through all of its metadata to tell its name
+
+    def place(entry: EntryPoint) -> tuple[bool, str, str]:
+        name = ""
+        if entry.dist is not None:
+            name = names.get(id(entry.dist)) or names.setdefault(id(entry.dist), entry.dist.name)
+        return name != "dagbok", name, entry.name
+
+    return sorted(entry_points(group=GROUP), key=place)
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """How messages name an entry point: told when there is one, for finding the name of its package takes time."""
+
+    entry: EntryPoint
+
+    def __str__(self) -> str:
+        package = self.entry.dist.name if self.entry.dist else "an unknown package"
+        return f"{self.entry.value!r} (entry point {self.entry.name!r} of {package})"
 
 
 def from_entry_point(entry: EntryPoint) -> list[Tool]:
@@ -37,7 +54,7 @@ def from_entry_point(entry: EntryPoint) -> list[Tool]:
     Raises:
         Misconfigured: It cannot be imported or holds no tool.
     """
-    label = f"{entry.value!r} (entry point {entry.name!r} of {entry.dist.name if entry.dist else 'an unknown package'})"
+    label = _Label(entry)
     return _tools_of(_imported(label, entry.load), label)
 
 
@@ -62,7 +79,7 @@ def from_spec(spec: str) -> list[Tool]:
     return _tools_of(thing, repr(spec))
 
 
-def _tools_of(thing: Any, label: str) -> list[Tool]:
+def _tools_of(thing: Any, label: object) -> list[Tool]:
     if isinstance(thing, ModuleType):
         marked = [value for value in vars(thing).values() if _is_marked(value)]
         # One tool under two names in the module is one tool.
@@ -85,7 +102,7 @@ def _is_marked(value: object) -> bool:
     return isinstance(value, Tool) or (not isinstance(value, type | ModuleType) and mark_of(value) is not None)
 
 
-def _imported(label: str, load: Callable[[], Any]) -> Any:
+def _imported(label: object, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except KeyboardInterrupt:
