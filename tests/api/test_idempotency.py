@@ -175,7 +175,7 @@ def test_a_client_that_hangs_up_finds_its_execution_when_it_comes_back(server: W
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_key_outlives_the_server(database_url: str, tmp_path: Path, number: signal.Signals) -> None:
     """Though the tool is gone meanwhile: what was accepted once is not judged again."""
-    with watched(database_url, tmp_path) as server:
+    with watched(database_url, tmp_path, DAGBOK_CLOSE_GRACE_S="0.2") as server:
         first = submit(server.server, HELD, "k")
         server.server.stop(number)
     with serving(database_url, tmp_path) as plain:

@@ -80,7 +80,7 @@ def test_a_fresh_interpreter_serves_and_nothing_warns(tmp_path: Path) -> None:
 
 
 def test_what_runs_when_a_signal_comes_goes_on_at_the_next_start(database_url: str, tmp_path: Path) -> None:
-    with serving(database_url, tmp_path) as server:
+    with serving(database_url, tmp_path, DAGBOK_CLOSE_GRACE_S="0.2") as server:
         document = plan(
             task(1), task(2, "gate", 1, folder=str(tmp_path)), task(3, "echo", 2, value="<Result from Task 2>")
         )

@@ -33,7 +33,7 @@ ASKING = {
 
 @pytest.fixture
 def server(database_url: str, tmp_path: Path) -> Iterator[Watched]:
-    with watched(database_url, tmp_path) as running:
+    with watched(database_url, tmp_path, DAGBOK_CLOSE_GRACE_S="0.2") as running:
         yield running
 
 

@@ -108,7 +108,7 @@ def test_several_executions_are_a_line_each(project: Project) -> None:
         read_until(process, "started")
         kill(process)
     project.open("a")
-    code, seen = project.on_terminal("resume", press="\x03", at="1/2 executions")
+    code, seen = project.on_terminal("resume", press="\x03", at="1/2 executions", DAGBOK_CLOSE_GRACE_S="0.2")
     plain = OURS.sub("", seen)
     assert code == 130
     assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] +[0-9a-f-]{18} +Gate \[b\]b\[/b\] +0/1 +1  gate  half way there", plain)

@@ -108,6 +108,7 @@ def test_ctrl_c_before_a_submission_is_answered_does_not_deny_it(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Dagbok, "submit", stored)
+    monkeypatch.setenv("DAGBOK_CLOSE_GRACE_S", "0.2")
     done = project.call("run", project.plan(task(1, "slow", seconds=30)), "--quiet", *key)
     assert done.returncode == 130
     where = " with the idempotency key today" if key else ""
