@@ -53,6 +53,10 @@ class Diary:
             raise BadInput(f"`status` is {status!r}; it is one of {words}.", pointer="/status")
         return self.reader.list_executions(limit=limit, offset=offset, status=status)
 
+    def beginning_with(self, start: str, *, limit: int) -> Sequence[str]:
+        """Return at most `limit` of the executions whose id begins so, the newest first."""
+        return self.reader.beginning_with(start, limit=limit)
+
     def execution(self, execution_id: str) -> Row:
         """Return an execution. Raises NotFound."""
         row = self.reader.get_execution(ExecutionId(execution_id))

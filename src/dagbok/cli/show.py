@@ -111,15 +111,7 @@ def find(diary: Diary, which: str, *, to: str = "") -> str:
     wanted = _PREFIX + start
     if len(start) >= _ID_CHARS:
         return str(diary.execution(wanted)["id"])
-    found: list[str] = []
-    offset = 0
-    while items := diary.list_executions(limit=_PAGE, offset=offset).items:
-        found += (row["id"] for row in items if row["id"].startswith(wanted))
-        # Ids sort by the time they were made, and so does the list: below the prefix nothing more can come. Clocks of
-        # several machines may differ, so a page of doubt is read.
-        if len(found) > 5 or items[0]["id"] < wanted:
-            break
-        offset += _PAGE
+    found = diary.beginning_with(wanted, limit=6)
     if not found:
         raise NotFound(f"No execution has an id that begins with {line(which, 60)!r}; `dagbok list` shows them.")
     if len(found) > 1:

@@ -111,6 +111,13 @@ class Reader:
             items = [dict(row) for row in connection.execute(query.limit(limit).offset(offset)).mappings()]
         return Page(items, total, limit, offset)
 
+    def beginning_with(self, start: str, *, limit: int) -> list[ExecutionId]:
+        """Return at most `limit` of the executions whose id begins so, the newest first."""
+        of = dag_executions.c.id
+        # Ids are of hexadecimal digits, which come before "z" in every order that a database may have been given.
+        query = select(of).where(of >= start, of < f"{start}z").order_by(of.desc()).limit(limit)
+        return [row["id"] for row in self._rows(query)]
+
     def get_execution(self, execution_id: str) -> Row | None:
         """Return every column of an execution, its results whole."""
         with self._connection() as connection:
