@@ -304,9 +304,23 @@ class Dagbok:
     async def list(
         self, *, limit: int = 50, offset: int = 0, status: ExecutionStatus | str | None = None
     ) -> list[wire.ExecutionSummary]:
-        """Return executions without their sub-steps, newest first."""
-        page = await asyncio.to_thread(self.service.list_executions, limit=limit, offset=offset, status=status)
-        return wire.ExecutionList.read(views.executions_json(page)).executions
+        """Return executions without their sub-steps, newest first; `page` goes on from there."""
+        return (await self.page(limit=limit, offset=offset, status=status)).executions
+
+    async def page(
+        self,
+        *,
+        limit: int = 50,
+        offset: int = 0,
+        status: ExecutionStatus | str | None = None,
+        cursor: str | None = None,
+    ) -> wire.ExecutionList:
+        """Return a page of the executions, newest first, with its `pagination`. See `Diary.list_executions`.
+
+        Its `pagination.next_cursor` is the `cursor` of the page behind it; None: there is none.
+        """
+        read = partial(self.service.list_executions, limit=limit, offset=offset, status=status, cursor=cursor)
+        return wire.ExecutionList.read(views.executions_json(await asyncio.to_thread(read)))
 
     async def human_inputs(
         self,

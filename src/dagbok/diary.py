@@ -15,6 +15,7 @@ from dagbok.domain.answers import Calls
 from dagbok.domain.diagram import Diagram
 from dagbok.domain.ids import SYNTHESIS, ExecutionId, TaskId
 from dagbok.domain.inbox import InboxPage, Place, Wanted
+from dagbok.domain.listing import MAX_LIMIT, begins_behind
 from dagbok.domain.lost import LOST
 from dagbok.domain.records import Page
 from dagbok.domain.rerun import RETRYABLE
@@ -38,20 +39,31 @@ class Diary:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
 
-    def list_executions(self, *, limit: int = 50, offset: int = 0, status: str | None = None) -> Page:
-        """Return executions, newest first.
+    def list_executions(
+        self, *, limit: int = 50, offset: int = 0, status: str | None = None, cursor: str | None = None
+    ) -> Page:
+        """Return a page of executions, newest first.
+
+        Args:
+            limit: At most so many, from 1 to 100.
+            offset: Pass over so many, for a page near the newest: what is made meanwhile moves the pages, and many
+                take their time.
+            status: Only those in this state.
+            cursor: The `next_cursor` of the page before, for all pages (see `dagbok.domain.listing`).
 
         Raises:
-            BadInput: A limit outside 1-100, a negative offset, or an unknown status.
+            BadInput: A limit outside 1-100, a negative offset, or one beside a cursor, an unknown status, or a cursor
+                that is none of this list; with a pointer.
         """
-        if not 1 <= limit <= 100:
-            raise BadInput(f"`limit` is {limit}; it is a number from 1 to 100.", pointer="/limit")
+        if not 1 <= limit <= MAX_LIMIT:
+            raise BadInput(f"`limit` is {limit}; it is a number from 1 to {MAX_LIMIT}.", pointer="/limit")
         if not 0 <= offset <= values.MAX_INTEGER:
             raise BadInput(f"`offset` is {offset}; it is 0 or more.", pointer="/offset")
         if status is not None and status not in set(ExecutionStatus):
             words = ", ".join(ExecutionStatus)
             raise BadInput(f"`status` is {status!r}; it is one of {words}.", pointer="/status")
-        return self.reader.list_executions(limit=limit, offset=offset, status=status)
+        after = begins_behind(cursor, offset=offset, status=status)
+        return self.reader.list_executions(limit=limit, offset=offset, status=status, after=after)
 
     def beginning_with(self, start: str, *, limit: int) -> Sequence[str]:
         """Return at most `limit` of the executions whose id begins so, the newest first."""

@@ -66,7 +66,7 @@ def executions_json(page: Page) -> bytes:
         "offset": page.offset,
         "count": len(page.items),
         "total": page.total,
-        "nextCursor": None,
+        "nextCursor": page.next_cursor,
     }
     items = [_execution(row, None) for row in page.items]
     return orjson.dumps({"executions": items, "pagination": pagination})

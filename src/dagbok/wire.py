@@ -175,8 +175,8 @@ class Pagination(Shape):
     limit: int
     offset: int
     count: int = Field(description="Items on this page")
-    total: int = Field(description="Items in all")
-    next_cursor: str | None = None
+    total: int = Field(description="Items on all pages")
+    next_cursor: str | None = Field(description="The `cursor` of the page behind this one; null: there is none")
 
 
 class ExecutionList(Shape):

@@ -9,8 +9,10 @@ import pytest
 
 from api.serving import Server, plan, task
 from dagbok import wire
+from dagbok.domain.listing import Place
 from dagbok.wire import Shape
 
+CURSOR = Place(1, "dag-exec_00000000-0000-7000-8000-000000000000").cursor(None)
 EXECUTION_FIELDS = {
     "id", "dagId", "forkedFrom", "title", "originalRequest", "primaryIntent", "status", "startedAt", "completedAt",
     "durationMs", "totalTasks", "completedTasks", "failedTasks", "waitingTasks", "skippedTasks", "runningTasks",
@@ -112,13 +114,19 @@ def test_executions_are_listed_newest_first_in_pages(fresh_server: Server) -> No
         return [e["id"] for e in answer.json()["executions"]], answer.json()["pagination"]
 
     newest_first = ids[::-1]
-    assert page() == (newest_first, {"limit": 50, "offset": 0, "count": 5, "total": 5, "nextCursor": None})
+    whole = {"limit": 50, "offset": 0, "count": 5, "total": 5, "nextCursor": None}
+    assert page() == (newest_first, whole)
     assert page(limit=2, offset=1)[0] == newest_first[1:3]
-    assert page(limit=2, offset=4)[1] == {"limit": 2, "offset": 4, "count": 1, "total": 5, "nextCursor": None}
+    assert page(limit=2, offset=4)[1] == whole | {"limit": 2, "offset": 4, "count": 1}
+    assert page(limit=2, cursor=page(limit=2, offset=1)[1]["nextCursor"])[0] == newest_first[3:]
     assert page(offset=5)[0] == []
     assert page(offset=2**63 - 1)[1]["count"] == 0
     assert page(status="completed")[1]["total"] == 5
-    assert page(status="failed") == ([], {"limit": 50, "offset": 0, "count": 0, "total": 0, "nextCursor": None})
+    assert page(status="failed") == ([], whole | {"count": 0, "total": 0})
+    of_status = page(status="completed", limit=4)[1]["nextCursor"]
+    assert page(status="completed", cursor=of_status, offset=0)[0] == newest_first[4:]
+    refused = fresh_server.client.get("/api/v1/dag-executions", params={"cursor": of_status})
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/cursor"], "it is of another list"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +138,12 @@ def test_executions_are_listed_newest_first_in_pages(fresh_server: Server) -> No
         ("offset=-1", "/offset"),
         (f"offset={2**63}", "/offset"),
         ("status=done", "/status"),
+        ("cursor=abc", "/cursor"),
+        ("cursor=", "/cursor"),
+        ("cursor=%00", "/cursor"),
+        (f"cursor={'a' * 201}", "/cursor"),
+        (f"cursor={CURSOR}&status=failed", "/cursor"),
+        (f"cursor={CURSOR}&offset=1", "/offset"),
         ("status=%00", "/status"),
     ],
 )

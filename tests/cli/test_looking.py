@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
-from unittest.mock import Mock
+from unittest.mock import ANY, Mock
 
 import pytest
 
@@ -66,8 +66,15 @@ def test_list_is_newest_first_and_one_line_each(diary: Project) -> None:
     page = diary.call("list", "--limit", "1", "--offset", "1", "--status", "completed")
     assert page.stdout.rstrip().endswith("one")
     assert json.loads(diary.call("list", "--json", "--limit", "2").stdout)["pagination"] == {
-        "limit": 2, "offset": 0, "count": 2, "total": 3, "nextCursor": None,
+        "limit": 2, "offset": 0, "count": 2, "total": 3, "nextCursor": ANY,
     }  # fmt: skip
+    first = diary.call("list", "--limit", "1", "--status", "completed")
+    says = re.fullmatch(r"These are 1 of 2\. The next: --cursor (\S+)\n", first.stderr)
+    assert says is not None
+    second = diary.call("list", "--limit", "1", "--status", "completed", "--cursor", says[1])
+    assert (second.stdout.rstrip().endswith("one"), second.stderr) == (True, "")
+    for words in (["--cursor", says[1]], ["--status", "completed", "--cursor", says[1], "--offset", "1"]):
+        assert diary.call("list", *words).returncode == 2
     wrong = diary.call("list", "--status", "nope")
     assert wrong.returncode == 2
     assert "partial" in wrong.stderr, "the words that are known"
@@ -116,6 +123,11 @@ def test_what_runs_is_told_from_what_was_left_behind(project: Project) -> None:
         assert [row.split()[:2] for row in listed] == [[id, state] for id in ids]
     second = json.loads(project.call("list", "--status", "interrupted", "--offset", "1", "--json").stdout)
     assert ([one["id"] for one in second["executions"]], second["pagination"]["total"]) == ([left], 2)
+    first = json.loads(project.call("list", "--status", "interrupted", "--limit", "1", "--json").stdout)
+    more = ["--cursor", first["pagination"]["nextCursor"]]
+    second = json.loads(project.call("list", "--status", "interrupted", *more, "--json").stdout)
+    assert [one["id"] for page in (first, second) for one in page["executions"]] == [runs, left]
+    assert second["pagination"]["nextCursor"] is None
     assert project.call("list", "--status", "paused", "--limit", "0").returncode == 2
     project.open("a")
     assert project.call("resume", left).returncode == 0

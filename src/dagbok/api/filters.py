@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from dagbok.api import examples
 from dagbok.domain import inbox
+from dagbok.domain.cursor import MAX_CHARS
 
 
 class InboxFilters(BaseModel):
@@ -26,6 +27,6 @@ class InboxFilters(BaseModel):
         None, description="Only those whose time is over before then", examples=["2025-01-15T12:00:00Z"]
     )
     limit: int = Field(50, ge=1, le=inbox.MAX_LIMIT, description="At most so many, from 1 to 100")
-    cursor: Annotated[str, Field(max_length=200)] | None = Field(
+    cursor: Annotated[str, Field(max_length=MAX_CHARS)] | None = Field(
         None, description="The `nextCursor` of the page before; none for the first page"
     )

@@ -25,6 +25,7 @@ from dagbok.api.openapi import ANSWER, COMMAND, RETRY, SUBMISSION, problems, suc
 from dagbok.api.reads import Reads, Whole
 from dagbok.api.waiting import Waiting
 from dagbok.diary import Row
+from dagbok.domain.cursor import MAX_CHARS
 from dagbok.domain.states import EXECUTION_ENDED, ExecutionStatus
 from dagbok.domain.values import MAX_INTEGER
 from dagbok.errors import BadInput, DagbokError
@@ -34,7 +35,13 @@ PREFIX = "/api/v1"
 
 TaskId = Annotated[str, Path(description="The id of the sub-task in the plan, or `__SYNTHESIS__`", examples=["1"])]
 Limit = Annotated[int, Query(ge=1, le=100, description="At most so many, from 1 to 100")]
-Offset = Annotated[int, Query(ge=0, le=MAX_INTEGER, description="How many to pass over")]
+Offset = Annotated[
+    int, Query(ge=0, le=MAX_INTEGER, description="How many to pass over; for all pages take `cursor`, which is stable")
+]
+Cursor = Annotated[
+    str | None,
+    Query(max_length=MAX_CHARS, description="The `nextCursor` of the page before; none for the first page"),
+]
 Force = Annotated[bool, Query(description="Whether to cancel it first, if it has not ended")]
 Status = Annotated[ExecutionStatus | None, Query(description="Only executions in this state")]
 Format = Annotated[Literal["json", "mermaid", "dot", "svg"], Query(description="What the graph is written in")]
@@ -103,17 +110,19 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
     @routes.get(
         "/dag-executions",
         summary="List executions",
-        description="Newest first, without plans and sub-steps; final results over 64 KiB are null.",
+        description="Newest first, without plans and sub-steps; final results over 64 KiB are null. Who goes on by "
+        "`nextCursor` meets each execution that was there when the walk began once, whatever is written meanwhile; in "
+        "a list of one `status`, each that keeps it.",
         response_model=wire.ExecutionList,
         responses=success(200, "A page of executions", examples.EXECUTIONS)
         | problems(422, 503, unprocessable=examples.PARAMETER_PROBLEM),
         tags=["executions"],
     )
     async def list_executions(
-        request: Request, limit: Limit = 50, offset: Offset = 0, status: Status = None
+        request: Request, limit: Limit = 50, offset: Offset = 0, status: Status = None, cursor: Cursor = None
     ) -> Response:
         def make() -> Response:
-            page = service.list_executions(limit=limit, offset=offset, status=status)
+            page = service.list_executions(limit=limit, offset=offset, status=status, cursor=cursor)
             return answers.json(views.executions_json(page))
 
         return await reads.made(request, make)

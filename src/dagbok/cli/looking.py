@@ -26,6 +26,7 @@ def list_(
     status: Annotated[
         str | None, typer.Option(help="Only those in this state: failed, waiting, paused, interrupted, ...")
     ] = None,
+    cursor: Annotated[str | None, typer.Option(metavar="CURSOR", help="Where the list before said it goes on.")] = None,
     json: Json = False,
     database: Database = None,
 ) -> None:
@@ -33,7 +34,7 @@ def list_(
     settings = settings_of(database_url=database)
     from dagbok.cli.show import list_executions as command
 
-    raise typer.Exit(command(limit=limit, offset=offset, status=status, json=json, settings=settings))
+    raise typer.Exit(command(limit=limit, offset=offset, status=status, cursor=cursor, json=json, settings=settings))
 
 
 def show(

@@ -18,6 +18,7 @@ from dagbok.cli.questions import asks
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
 from dagbok.cli.words import SIGNS, ago, aligned, left, local, shown_error, shown_id
 from dagbok.diary import Diary
+from dagbok.domain.listing import MAX_LIMIT, Place, begins_behind
 from dagbok.domain.records import Page
 from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import BadInput, NotFound
@@ -28,17 +29,18 @@ _PREFIX: Final = "dag-exec_"
 #: Of an id without its prefix: all of it, and what names an execution that is to be changed.
 _ID_CHARS: Final = 36
 _NAMES_CHARS: Final = 6
-_PAGE: Final = 100
 _EVENTS: Final = 1000  # read at a time
 #: States that are not those of rows: who runs it, and whether somebody paused it, make them.
 _SEEN: Final = ("paused", "interrupted")
 
 
-def list_executions(*, limit: int, offset: int, status: str | None, json: bool, settings: Settings) -> int:
+def list_executions(
+    *, limit: int, offset: int, status: str | None, cursor: str | None, json: bool, settings: Settings
+) -> int:
     """Show executions, newest first; return the exit code."""
     with open_diary(settings) as diary:
         owner = find_owner(settings)
-        rows = _page(diary, owner, limit=limit, offset=offset, status=status)
+        rows = _page(diary, owner, limit=limit, offset=offset, status=status, cursor=cursor)
     data = views.executions_json(rows)
     if json:
         render.print_json(data)
@@ -51,11 +53,11 @@ def list_executions(*, limit: int, offset: int, status: str | None, json: bool, 
     else:
         for row in aligned([_list_row(*each) for each in listed]):
             out(row)
-    left = page.pagination.total - offset - len(page.executions)
+    of = page.pagination
     if not page.executions:
-        note("No executions." if not page.pagination.total else f"None of {page.pagination.total:,} here.")
-    elif left > 0:
-        note(f"{left:,} older: --offset {offset + len(page.executions)}")
+        note("No executions." if not of.total else f"None of {of.total:,} here.")
+    elif of.next_cursor is not None:
+        note(f"These are {of.count:,} of {of.total:,}. The next: --cursor {of.next_cursor}")
     return 0
 
 
@@ -122,25 +124,35 @@ def find(diary: Diary, which: str, *, to: str = "") -> str:
 # -- the list ---------------------------------------------------------------------------------------------------------
 
 
-def _page(diary: Diary, owner: Owner | None, *, limit: int, offset: int, status: str | None) -> Page:
+def _page(
+    diary: Diary, owner: Owner | None, *, limit: int, offset: int, status: str | None, cursor: str | None
+) -> Page:
     """Return a page of executions as they are shown: rows know neither `paused` nor `interrupted`."""
     words = [*ExecutionStatus, *_SEEN]
     if status is not None and status not in words:
         raise BadInput(f"--status is {status!r}; it is one of {', '.join(words)}.")
     if status not in _SEEN:
-        return diary.list_executions(limit=limit, offset=offset, status=status)
+        return diary.list_executions(limit=limit, offset=offset, status=status, cursor=cursor)
     diary.list_executions(limit=limit, offset=offset)  # which judges the figures
+    after = begins_behind(cursor, offset=offset, status=status)
     found = [row for row in _unfinished(diary) if _seen(row, owner) == status]
-    found.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
-    return Page(found[offset : offset + limit], len(found), limit, offset)
+    found.sort(key=_place, reverse=True)
+    behind = [row for row in found if after is None or _place(row) < after][offset:]
+    more = _place(behind[limit - 1]).cursor(status) if len(behind) > limit else None
+    return Page(behind[:limit], len(found), limit, offset, more)
+
+
+def _place(row: Mapping[str, Any]) -> Place:
+    return Place(row["created_at"], row["id"])
 
 
 def _unfinished(diary: Diary) -> Iterator[Mapping[str, Any]]:
     for status in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.WAITING):
-        offset = 0
-        while items := diary.list_executions(limit=_PAGE, offset=offset, status=status).items:
-            yield from items
-            offset += _PAGE
+        page = diary.list_executions(limit=MAX_LIMIT, status=status)
+        yield from page.items
+        while page.next_cursor is not None:
+            page = diary.list_executions(limit=MAX_LIMIT, status=status, cursor=page.next_cursor)
+            yield from page.items
 
 
 def _seen(row: Mapping[str, Any], owner: Owner | None) -> str:

@@ -103,9 +103,11 @@ class AsyncClient:
         """See `Client.get`."""
         return await self._send(calls.get(execution_id))
 
-    async def list(self, limit: int = 50, offset: int = 0, status: str | None = None) -> wire.ExecutionList:
+    async def list(
+        self, limit: int = 50, offset: int = 0, status: str | None = None, *, cursor: str | None = None
+    ) -> wire.ExecutionList:
         """See `Client.list`."""
-        return await self._send(calls.list_(limit, offset, status))
+        return await self._send(calls.list_(limit, offset, status, cursor))
 
     async def sub_steps(self, execution_id: str) -> Sequence[wire.SubStep]:
         """See `Client.sub_steps`."""

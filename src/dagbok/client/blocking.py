@@ -135,9 +135,21 @@ class Client:
         """Return an execution with its sub-steps; results over 64 KiB come by `result`. Raises NotFound."""
         return self._send(calls.get(execution_id))
 
-    def list(self, limit: int = 50, offset: int = 0, status: str | None = None) -> wire.ExecutionList:
-        """Return a page of executions, newest first. Raises BadInput."""
-        return self._send(calls.list_(limit, offset, status))
+    def list(
+        self, limit: int = 50, offset: int = 0, status: str | None = None, *, cursor: str | None = None
+    ) -> wire.ExecutionList:
+        """Return a page of executions, newest first.
+
+        Args:
+            limit: At most so many, from 1 to 100.
+            offset: Pass over so many; what is made meanwhile moves the pages.
+            status: Only those in this state.
+            cursor: `pagination.next_cursor` of the page before: what is written meanwhile moves nothing.
+
+        Raises:
+            BadInput: A figure or the status is none; the cursor is none of this list, or has an offset with it.
+        """
+        return self._send(calls.list_(limit, offset, status, cursor))
 
     def sub_steps(self, execution_id: str) -> Sequence[wire.SubStep]:
         """Return the sub-steps, the synthesis last. Raises NotFound."""

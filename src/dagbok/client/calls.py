@@ -126,11 +126,13 @@ def settled(execution_id: str, wait_s: int) -> Call[wire.Execution | None]:
     return Call("GET", _path(execution_id), read, wait_s=wait_s)
 
 
-def list_(limit: int, offset: int, status: str | None) -> Call[wire.ExecutionList]:
+def list_(limit: int, offset: int, status: str | None, cursor: str | None) -> Call[wire.ExecutionList]:
     """A page of executions."""
     params: dict[str, str | int] = {"limit": limit, "offset": offset}
     if status is not None:
         params["status"] = str(status)
+    if cursor is not None:
+        params["cursor"] = cursor
     return Call("GET", f"{_API}/dag-executions", _read(wire.ExecutionList.read), params)
 
 

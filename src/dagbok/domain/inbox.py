@@ -1,20 +1,17 @@
 """Which questions to people somebody wants to see, and where in their list a page begins.
 
-A page begins behind a question, not after so many: what is asked or answered meanwhile moves nothing. The cursor that
-says so is opaque to clients; one that this module has not written is refused.
+A page begins behind a question, not after so many: what is asked or answered meanwhile moves nothing.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, Self
 
-from dagbok.domain import doubt, values
+from dagbok.domain import cursor, doubt, values
 from dagbok.errors import BadInput
 
 #: What may be asked: a question of the plan, whether a sub-task may run, whether a cut-off attempt has happened.
@@ -25,7 +22,7 @@ MAX_LIMIT: Final = 100
 Status = Literal["open", "all"]
 Kind = Literal["human", "approval", "did_it_happen"]
 
-_CURSOR: Final = re.compile(r"(open|all):(\d{1,19}):(\d{1,19})")
+_CURSOR: Final = re.compile(r"(open|all):(0|[1-9]\d{0,18}):(0|[1-9]\d{0,18})")
 
 
 class Place(NamedTuple):
@@ -36,23 +33,17 @@ class Place(NamedTuple):
 
     def cursor(self, status: str) -> str:
         """Return it as clients carry it, for a list of that status."""
-        return base64.urlsafe_b64encode(f"{status}:{self.asked_at}:{self.id}".encode()).decode().rstrip("=")
+        return cursor.encode(f"{status}:{self.asked_at}:{self.id}")
 
     @classmethod
-    def read(cls, cursor: str, status: str) -> Self:
+    def read(cls, given: str, status: str) -> Self:
         """Return the place that a cursor of the list of that status names. Raises BadInput."""
-        try:
-            text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        except (ValueError, binascii.Error):
-            text = ""
-        found = _CURSOR.fullmatch(text)
+        found = _CURSOR.fullmatch(cursor.decode(given))
         place = cls(int(found[2]), int(found[3])) if found else None
-        if found is None or place is None or max(place) > values.MAX_INTEGER or place.cursor(found[1]) != cursor:
-            message = "`cursor` is none of this list: give the `nextCursor` of a page as it is, or none for the first."
-            raise BadInput(message, pointer="/cursor")
+        if found is None or place is None or max(place) > values.MAX_INTEGER:
+            raise cursor.not_of_this_list()
         if found[1] != status:
-            message = f"`cursor` is of the list with the status {found[1]}, and this is that of {status}."
-            raise BadInput(message, pointer="/cursor")
+            raise cursor.of_another_list(found[1], status)
         return place
 
 

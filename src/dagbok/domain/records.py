@@ -207,6 +207,7 @@ class Page:
     """One page of a list."""
 
     items: Sequence[Mapping[str, Any]]
-    total: int
+    total: int  # of all pages
     limit: int
     offset: int
+    next_cursor: str | None = None  # of the page behind it; None: this is the last, or the list has no cursors

@@ -17,6 +17,7 @@ from dagbok.domain import values
 from dagbok.domain.diagram import Node
 from dagbok.domain.ids import DagId, ExecutionId, TaskId
 from dagbok.domain.inbox import Wanted
+from dagbok.domain.listing import Place
 from dagbok.domain.records import Command, Page
 from dagbok.domain.states import ExecutionStatus
 from dagbok.domain.values import JsonText
@@ -47,6 +48,12 @@ SHOWN_ERROR_CHARS: Final = 500  # of an attempt that is shown with its sub-step
 _EVENT_COLUMNS: Final = (
     events.c.execution_id, events.c.seq, events.c.type, events.c.task_id, events.c.at, events.c.data
 )  # fmt: skip
+_LARGE: Final = (dag_executions.c.final_result, dag_executions.c.synthesis_result)
+#: What a list shows of an execution.
+_LISTED: Final = (
+    *(column for column in dag_executions.c if column not in _LARGE),
+    *(sa.case((func.length(column) <= INLINE_BYTES, column)).label(column.name) for column in _LARGE),
+)
 
 
 class Reader:
@@ -93,23 +100,43 @@ class Reader:
 
     # -- executions ---------------------------------------------------------------------------------------------------
 
-    def list_executions(self, *, limit: int = 50, offset: int = 0, status: ExecutionStatus | str | None = None) -> Page:
+    def list_executions(
+        self,
+        *,
+        limit: int = 50,
+        offset: int = 0,
+        status: ExecutionStatus | str | None = None,
+        after: Place | None = None,
+    ) -> Page:
         """Return a page of executions, newest first, with the number of all; without plans and sub-steps.
 
         A final or synthesis result of more than `INLINE_BYTES` characters comes as None.
+
+        Args:
+            limit: At most so many.
+            offset: Pass over so many, which takes the longer the more they are: their index is read.
+            status: Only those in this state.
+            after: Only those behind this one, wherever it is.
         """
-        large = (dag_executions.c.final_result, dag_executions.c.synthesis_result)
-        columns = [c for c in dag_executions.c if c not in large]
-        small = [sa.case((func.length(c) <= INLINE_BYTES, c)).label(c.name) for c in large]
-        query = select(*columns, *small).order_by(dag_executions.c.created_at.desc(), dag_executions.c.id.desc())
-        counted = select(func.count()).select_from(dag_executions)
-        if status is not None:
-            query = query.where(dag_executions.c.status == str(status))
-            counted = counted.where(dag_executions.c.status == str(status))
+        of = dag_executions.c
+        newest_first = of.created_at.desc(), of.id.desc()
+        where = [] if status is None else [of.status == str(status)]
+        behind = [] if after is None else [sa.tuple_(of.created_at, of.id) < sa.tuple_(*map(sa.literal, after))]
+        query = select(*_LISTED).order_by(*newest_first)
+        if offset or status is not None:
+            # Their ids come from the index alone: what is passed over is not read, and PostgreSQL, which would go
+            # through the whole list where a state is a common one, has no reason to, though none of late may be in it.
+            ids = select(of.id).where(*where, *behind).order_by(*newest_first).limit(limit + 1).offset(offset)
+            query = query.where(of.id.in_(ids))
+        else:
+            query = query.where(*behind).limit(limit + 1)
         with self._connection() as connection:
-            total = connection.execute(counted).scalar_one()
-            items = [dict(row) for row in connection.execute(query.limit(limit).offset(offset)).mappings()]
-        return Page(items, total, limit, offset)
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+            total = connection.execute(select(func.count()).select_from(dag_executions).where(*where)).scalar_one()
+        items = rows[:limit]
+        more = Place(items[-1]["created_at"], items[-1]["id"]) if len(rows) > limit else None
+        next_cursor = None if more is None else more.cursor(None if status is None else str(status))
+        return Page(items, total, limit, offset, next_cursor)
 
     def beginning_with(self, start: str, *, limit: int) -> list[ExecutionId]:
         """Return at most `limit` of the executions whose id begins so, the newest first."""
