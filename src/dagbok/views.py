@@ -66,6 +66,7 @@ def executions_json(page: Page) -> bytes:
         "offset": page.offset,
         "count": len(page.items),
         "total": page.total,
+        "totalIsEstimate": page.total_is_estimate,
         "nextCursor": page.next_cursor,
     }
     items = [_execution(row, None) for row in page.items]

@@ -176,6 +176,7 @@ class Pagination(Shape):
     offset: int
     count: int = Field(description="Items on this page")
     total: int = Field(description="Items on all pages")
+    total_is_estimate: bool = Field(description="Whether `total`, of more than 10,000, is estimated and not counted")
     next_cursor: str | None = Field(description="The `cursor` of the page behind this one; null: there is none")
 
 

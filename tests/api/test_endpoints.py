@@ -114,7 +114,7 @@ def test_executions_are_listed_newest_first_in_pages(fresh_server: Server) -> No
         return [e["id"] for e in answer.json()["executions"]], answer.json()["pagination"]
 
     newest_first = ids[::-1]
-    whole = {"limit": 50, "offset": 0, "count": 5, "total": 5, "nextCursor": None}
+    whole = {"limit": 50, "offset": 0, "count": 5, "total": 5, "totalIsEstimate": False, "nextCursor": None}
     assert page() == (newest_first, whole)
     assert page(limit=2, offset=1)[0] == newest_first[1:3]
     assert page(limit=2, offset=4)[1] == whole | {"limit": 2, "offset": 4, "count": 1}

@@ -66,7 +66,7 @@ def test_list_is_newest_first_and_one_line_each(diary: Project) -> None:
     page = diary.call("list", "--limit", "1", "--offset", "1", "--status", "completed")
     assert page.stdout.rstrip().endswith("one")
     assert json.loads(diary.call("list", "--json", "--limit", "2").stdout)["pagination"] == {
-        "limit": 2, "offset": 0, "count": 2, "total": 3, "nextCursor": ANY,
+        "limit": 2, "offset": 0, "count": 2, "total": 3, "totalIsEstimate": False, "nextCursor": ANY,
     }  # fmt: skip
     first = diary.call("list", "--limit", "1", "--status", "completed")
     says = re.fullmatch(r"These are 1 of 2\. The next: --cursor (\S+)\n", first.stderr)

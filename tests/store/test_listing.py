@@ -1,4 +1,4 @@
-"""The list of executions: pages that nothing moves, nothing read that is not shown.
+"""The list of executions: pages that nothing moves, a number of all that costs little, nothing read that is not shown.
 
 On both databases, with some thousand rows where a plan, or a figure, depends on how many there are.
 """
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from dagbok.diary import Diary
 from dagbok.domain.listing import Place
+from dagbok.store import totals
 from dagbok.store.database import Database
 from dagbok.store.queries import Reader
 from dagbok.store.schema import dag_executions
@@ -186,6 +187,68 @@ def test_executions_are_found_by_the_start_of_their_id(template: Database) -> No
     assert reader.beginning_with("dag-exec_%", limit=3) == []
 
 
+# -- the number of all ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("exact", "told"), [(301, (301, False)), (300, (301, True)), (500, (301, False))])
+def test_up_to_the_bound_they_are_counted(template: Database, exact: int, told: tuple[int, bool]) -> None:
+    _copy(template, 300)
+    _looked_over(template)
+    page = Reader(template).list_executions(limit=1, exact_total=exact)
+    assert (page.total, page.total_is_estimate) == told
+
+
+def test_above_the_bound_they_are_estimated(template: Database) -> None:
+    _copy(template, ROWS, status=STATES)
+    _looked_over(template)
+    with template.reading() as connection:
+        for status, share in ((None, 1.0), ("completed", 0.9), ("failed", 0.09)):
+            number, is_estimate = totals.total(connection, status, exact=100)
+            assert is_estimate
+            assert number == pytest.approx(ROWS * share, rel=0.4 if status == "failed" else 0.1), status
+        assert totals.total(connection, "waiting", exact=100) == (60, False)
+        assert totals.total(connection, "cancelled", exact=100) == (0, False)
+        assert totals.total(connection, "waiting", exact=0)[0] >= 1
+
+
+def test_an_estimate_is_never_of_fewer_than_were_counted(template: Database) -> None:
+    """As where few are left of many, or where statistics are old."""
+    _copy(template, ROWS)
+    _looked_over(template)
+    with template.writing() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE dag_executions SET status = 'failed', completed_at = {NOW} WHERE created_at < {NOW} + 100"
+        )
+    with template.reading() as connection:
+        number, is_estimate = totals.total(connection, "failed", exact=290)
+        assert is_estimate
+        assert number >= 291
+
+
+def test_an_estimate_heeds_what_was_deleted(template: Database) -> None:
+    """The first and the last remain, so that the range in which SQLite has numbered them does not shrink."""
+    _copy(template, ROWS)
+    with template.writing() as connection:
+        connection.exec_driver_sql(f"DELETE FROM dag_executions WHERE created_at BETWEEN {NOW + 500} AND {NOW + 1500}")
+    left = len(_ids(template, None))
+    _looked_over(template)
+    with template.reading() as connection:
+        assert totals.total(connection, None, exact=100).number == pytest.approx(left, rel=0.1)
+    assert left == pytest.approx(ROWS / 2, rel=0.01)
+
+
+def test_the_places_that_are_looked_at_stay_when_rows_come() -> None:
+    for last in (1, 511, 512, 513, 5_000, 1_000_000, 10**12):
+        places = totals.sample(1, last)
+        assert places == sorted(set(places))
+        assert min(last, 255) <= len(places) <= 513
+        assert 1 <= places[0] <= places[-1] <= last
+    at_first = totals.sample(1, 600_000)
+    assert set(at_first) < set(totals.sample(1, 900_000))
+    kept = [place for place in at_first if place >= 50_000]
+    assert totals.sample(50_000, 600_000) == kept, "nor do they when the oldest are deleted"
+
+
 # -- how they are read ------------------------------------------------------------------------------------------------
 
 
@@ -209,18 +272,24 @@ NEWEST, STATE = "ix_dag_executions_newest", "ix_dag_executions_status"
 
 @pytest.mark.parametrize("status", [None, "completed", "failed", "waiting", "cancelled"])
 def test_no_page_is_sorted_or_looked_for(template: Database, status: str | None) -> None:
-    """The list by its index, of a state by that of the states."""
+    """The list by its index, of a state by that of the states; so is the number of all, which reads no table."""
     _copy(template, ROWS, status=STATES)
-    _looked_over(template)
+    is_postgresql = _looked_over(template)
     reader = Reader(template)
     for after in (None, Place(NOW + 900, execution_id(5))):
-        read = partial(reader.list_executions, limit=20, status=status, after=after)
-        page = _plans(template, read)[0]
+        read = partial(reader.list_executions, limit=20, status=status, after=after, exact_total=40)
+        page, count, *estimate = _plans(template, read)
         if status is None:
             assert NEWEST in page
             _goes_straight(page)
         else:
             _finds_ids_first(page, STATE)
+        assert ("Index Only Scan" if is_postgresql else "COVERING INDEX") in count
+        assert (NEWEST if status is None else STATE) in count
+        _goes_straight(count)
+        for plan in estimate:  # of SQLite; the planner of PostgreSQL is asked, and executes nothing
+            assert "SEARCH dag_executions" in plan, "by the numbers of rows"
+            assert "USING INDEX" not in plan
 
 
 @pytest.mark.parametrize("status", [None, "completed"])
@@ -228,7 +297,7 @@ def test_what_an_offset_passes_over_is_read_in_the_index_alone(template: Databas
     _copy(template, ROWS, status=STATES)
     _looked_over(template)
     reader = Reader(template)
-    page = _plans(template, lambda: reader.list_executions(limit=20, offset=2_000, status=status))[0]
+    page = _plans(template, lambda: reader.list_executions(limit=20, offset=2_000, status=status, exact_total=40))[0]
     _finds_ids_first(page, NEWEST if status is None else STATE)
 
 

@@ -158,7 +158,7 @@ SETTLED: Final = {
 TAG: Final = 'W/"0.1.0-6-1736933401480"'
 EXECUTIONS: Final = {
     "executions": [SUMMARY],
-    "pagination": {"limit": 50, "offset": 0, "count": 1, "total": 1, "nextCursor": None},
+    "pagination": {"limit": 50, "offset": 0, "count": 1, "total": 1, "totalIsEstimate": False, "nextCursor": None},
 }
 SUB_STEPS: Final = {"executionId": EXECUTION_ID, "subSteps": [SUB_STEP]}
 _DIAGRAM: Final = diagram.of(

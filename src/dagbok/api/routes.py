@@ -112,7 +112,8 @@ def router(service: Service, waiting: Waiting) -> APIRouter:
         summary="List executions",
         description="Newest first, without plans and sub-steps; final results over 64 KiB are null. Who goes on by "
         "`nextCursor` meets each execution that was there when the walk began once, whatever is written meanwhile; in "
-        "a list of one `status`, each that keeps it.",
+        "a list of one `status`, each that keeps it. `total` is counted up to 10,000; above that it is an estimate, as "
+        "`totalIsEstimate` says.",
         response_model=wire.ExecutionList,
         responses=success(200, "A page of executions", examples.EXECUTIONS)
         | problems(422, 503, unprocessable=examples.PARAMETER_PROBLEM),

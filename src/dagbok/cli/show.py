@@ -54,10 +54,11 @@ def list_executions(
         for row in aligned([_list_row(*each) for each in listed]):
             out(row)
     of = page.pagination
+    all_ = f"about {of.total:,}" if of.total_is_estimate else f"{of.total:,}"
     if not page.executions:
-        note("No executions." if not of.total else f"None of {of.total:,} here.")
+        note("No executions." if not of.total else f"None of {all_} here.")
     elif of.next_cursor is not None:
-        note(f"These are {of.count:,} of {of.total:,}. The next: --cursor {of.next_cursor}")
+        note(f"These are {of.count:,} of {all_}. The next: --cursor {of.next_cursor}")
     return 0
 
 

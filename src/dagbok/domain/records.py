@@ -211,3 +211,4 @@ class Page:
     limit: int
     offset: int
     next_cursor: str | None = None  # of the page behind it; None: this is the last, or the list has no cursors
+    total_is_estimate: bool = False

@@ -39,6 +39,7 @@ from dagbok.store.schema import (
     plans,
     sub_steps,
 )
+from dagbok.store.totals import total
 from dagbok.store.whole import Whole
 
 Row = Mapping[str, Any]
@@ -107,6 +108,7 @@ class Reader:
         offset: int = 0,
         status: ExecutionStatus | str | None = None,
         after: Place | None = None,
+        exact_total: int | None = None,
     ) -> Page:
         """Return a page of executions, newest first, with the number of all; without plans and sub-steps.
 
@@ -117,6 +119,7 @@ class Reader:
             offset: Pass over so many, which takes the longer the more they are: their index is read.
             status: Only those in this state.
             after: Only those behind this one, wherever it is.
+            exact_total: See `totals.total`.
         """
         of = dag_executions.c
         newest_first = of.created_at.desc(), of.id.desc()
@@ -132,11 +135,11 @@ class Reader:
             query = query.where(*behind).limit(limit + 1)
         with self._connection() as connection:
             rows = [dict(row) for row in connection.execute(query).mappings()]
-            total = connection.execute(select(func.count()).select_from(dag_executions).where(*where)).scalar_one()
+            number, is_estimate = total(connection, None if status is None else str(status), exact=exact_total)
         items = rows[:limit]
         more = Place(items[-1]["created_at"], items[-1]["id"]) if len(rows) > limit else None
         next_cursor = None if more is None else more.cursor(None if status is None else str(status))
-        return Page(items, total, limit, offset, next_cursor)
+        return Page(items, number, limit, offset, next_cursor, is_estimate)
 
     def beginning_with(self, start: str, *, limit: int) -> list[ExecutionId]:
         """Return at most `limit` of the executions whose id begins so, the newest first."""
