@@ -69,10 +69,13 @@ def _sampled(connection: sa.Connection, status: str | None) -> int:
         connection.execute(select(end(_ROW_NUMBER)).select_from(dag_executions)).scalar_one() for end in _ENDS
     )
     places = sample(first, last)
-    query = select(func.count()).select_from(dag_executions).where(_ROW_NUMBER.in_(places))
-    if status is not None:
-        query = query.where(sa.literal_column("+status", sa.Text()) == status)  # not by the index of the states
-    return round((last - first + 1) * connection.execute(query).scalar_one() / len(places))
+    # Written out: to bind hundreds of parameters takes twice as long as to look at the rows.
+    found = f"SELECT count(*) FROM dag_executions WHERE rowid IN ({', '.join(map(str, places))})"  # noqa: S608 - numbers
+    if status is None:
+        number = int(connection.exec_driver_sql(found).scalar_one())
+    else:  # `+`: not by the index of the states
+        number = int(connection.exec_driver_sql(f"{found} AND +status = ?", (status,)).scalar_one())
+    return round((last - first + 1) * number / len(places))
 
 
 def sample(first: int, last: int) -> list[int]:
