@@ -21,9 +21,12 @@ from dagbok.store import migrations
 from dagbok.store.database import Database
 from databases import Lender
 
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and `nohup` a terminal that is closed; and
+# with them every process they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell that starts the tests in the background lets them ignore Ctrl-C, and with them every process they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _LEFT_OUT = pytest.StashKey[str]()
 
