@@ -92,6 +92,8 @@ def test_pages_hold_each_execution_once(template: Database, status: str | None, 
     while True:
         page = diary.list_executions(limit=limit, status=status, cursor=cursor)
         seen += [row["id"] for row in page.items]
+        assert page.items, "no page is empty"
+        assert len(seen) <= 1_000, "the walk ends"
         assert page.total == (101 if status is None else 90)
         cursor = page.next_cursor
         if cursor is None:
@@ -112,6 +114,7 @@ def test_nothing_that_is_written_between_pages_moves_them(template: Database, st
     while True:
         page = diary.list_executions(limit=chance.choice([1, 5, 20]), status=status, cursor=cursor)
         seen += [row["id"] for row in page.items]
+        assert len(seen) <= 1_000, "the walk ends"
         cursor = page.next_cursor
         if cursor is None:
             break
@@ -279,6 +282,7 @@ def test_no_page_is_sorted_or_looked_for(template: Database, status: str | None)
     for after in (None, Place(NOW + 900, execution_id(5))):
         read = partial(reader.list_executions, limit=20, status=status, after=after, exact_total=40)
         page, count, *estimate = _plans(template, read)
+        assert "LIMIT" in _statements(read)[1][0], "what is counted is bounded"
         if status is None:
             assert NEWEST in page
             _goes_straight(page)
