@@ -1,7 +1,7 @@
 """The rounds: all subjects of a workload take turns, so that whatever the machine does meanwhile hits all alike.
 
 A subject gets five rounds of a workload, each a process of its own on an empty database; fewer, but at least one, where
-five would take more than a minute and a quarter. A round that does not end in a minute (W6: two) is the last one. So
+five would take more than forty seconds. A round that does not end in a minute (W6: two) is the last one. So
 the whole is bounded, and the tables say how many rounds there were.
 """
 
@@ -24,7 +24,7 @@ from benchmarks.workloads import WORKLOADS, Workload
 
 ROUNDS = 5
 #: What a subject may take of a workload, start-up and warm-up included.
-BUDGET_S = 75.0
+BUDGET_S = 40.0
 LIMIT_S = {"W6": 120.0}
 USUAL_LIMIT_S = 60.0
 
