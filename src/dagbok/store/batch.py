@@ -1,8 +1,8 @@
 """What one commit writes, as rows for the driver: many executions, one list per statement.
 
 Here large values leave their columns for `blobs`, and the database's constraints meet the records. A batch is made of
-items in the order of their execution ids, so that two writers on PostgreSQL lock rows in one order and never wait for
-each other in a circle.
+items in the order of their execution ids, so that two writers on PostgreSQL lock rows in one order and hardly ever wait
+for each other in a circle, which the server would break, and the commit be repeated.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ from typing import Any, Final
 import uuid_utils
 
 from dagbok.domain import values
-from dagbok.domain.ids import DagId, ExecutionId, TaskId
-from dagbok.domain.records import Changes, NewExecution, StepRow
+from dagbok.domain.ids import DagId, Epoch, ExecutionId, TaskId
+from dagbok.domain.records import Changes, HeaderRow, NewExecution, StepRow
 from dagbok.domain.states import ExecutionStatus, StepStatus
 from dagbok.domain.values import JsonText
 from dagbok.store.schema import BLOB_CHUNK_BYTES
-from dagbok.store.statements import PLAIN, Statements
+from dagbok.store.statements import COUNTERS, PLAIN, Statements
 from dagbok.store.writer import Writer
 
 #: No UTF-8 of so few characters is larger than a chunk; asked before any bytes are counted.
 _SURELY_INLINE: Final = BLOB_CHUNK_BYTES // 4
+#: So many characters of a result at most are handed to the database together with others.
+_SMALL: Final = 4096
+
+FIRST_EPOCH: Final = Epoch(1)
 
 FINAL_RESULT: Final = "final_result"
 SYNTHESIS_RESULT: Final = "synthesis_result"
@@ -37,9 +41,12 @@ Row = tuple[Any, ...]
 class Rows:
     """What the journal knows of the rows of an execution that it writes."""
 
+    epoch: Epoch  #: of the owner for whom it is known; of another's rows nothing is
     blobs: set[str]  #: the names of its blobs, or more: what a new value may have to remove
     #: The sub-steps that have, or had, more than `PLAIN` columns; None: any of them may, somebody else wrote them.
     full: set[TaskId] | None = None
+    #: What its header held in the last commit, but for the counters; None: it is not known.
+    header: Row | None = None
 
 
 Known = MutableMapping[ExecutionId, Rows]
@@ -48,6 +55,8 @@ _plain: Final = itemgetter(*(StepRow._fields.index(name) for name in PLAIN))
 _OTHERS: Final = [name for name in StepRow._fields if name not in (*PLAIN, "result")]
 _others: Final = itemgetter(*(StepRow._fields.index(name) for name in _OTHERS))
 _NOTHING: Final = tuple(0 if name == "revision" else None for name in _OTHERS)
+_counters: Final = itemgetter(*(HeaderRow._fields.index(name) for name in COUNTERS))
+_beside_counters: Final = itemgetter(*(n for n, name in enumerate(HeaderRow._fields) if name not in COUNTERS))
 
 
 class FenceBroken(Exception):
@@ -125,7 +134,7 @@ def write(writer: Writer, statements: Statements, items: Sequence[Item], known: 
     if creates:
         _create(writer, statements, creates, events)
         for new in creates:
-            known[new.id] = Rows(set(), set())
+            known[new.id] = Rows(FIRST_EPOCH, set(), set())
         if starts := [new.start for new in creates if new.start is not None]:
             _append(writer, statements, starts, known, events)
     writer.run(statements.event, events)
@@ -135,8 +144,14 @@ def _append(
     writer: Writer, statements: Statements, appends: Sequence[Changes], known: Known, events: list[Row]
 ) -> None:
     large: list[tuple[ExecutionId, str, bytes]] = []
-    headers = [_header(changes, large) for changes in appends]
-    if writer.run(statements.header, headers) != len(headers):
+    headers: list[Row] = []
+    counters: list[Row] = []
+    for changes in appends:
+        if _only_counts(changes, _known(changes, known)):
+            counters.append((*_counters(changes.header), *_fence(changes)))
+        else:
+            headers.append((*_header(changes, large), changes.release, *_fence(changes)))
+    if writer.run(statements.header, headers) + writer.run(statements.counters, counters) != len(appends):
         raise FenceBroken
 
     steps: list[Row] = []
@@ -147,11 +162,11 @@ def _append(
     overrides: list[Row] = []
     for changes in appends:
         execution_id = changes.execution_id
-        rows = known.get(execution_id)
+        rows = _known(changes, known)
         for step in changes.steps:
             if rows is not None and _is_plain(step, rows):
-                result, size = _value(execution_id, result_name(step.task_id), step.result, large)
-                plain.append((*_plain(step), result, size, execution_id))
+                size = None if step.result is None else values.size(step.result)
+                plain.append((*_plain(step), step.result, size, execution_id))
             else:
                 steps.append(_step(execution_id, step, large))
         events += [(*event, execution_id) for event in changes.events]
@@ -174,7 +189,36 @@ def _append(
     writer.run(statements.blob, [row for value in large for row in _chunks(*value)])
 
 
-def _header(changes: Changes, large: list[tuple[ExecutionId, str, bytes]]) -> Row:
+def written(changes: Changes, known: Known) -> None:
+    """Remember what is durable now."""
+    if changes.release:
+        known.pop(changes.execution_id, None)
+    elif (rows := _known(changes, known)) is not None:
+        rows.header = _beside_counters(changes.header)
+
+
+def _known(changes: Changes, known: Known) -> Rows | None:
+    rows = known.get(changes.execution_id)
+    return rows if rows is not None and rows.epoch == changes.epoch else None
+
+
+def _only_counts(changes: Changes, rows: Rows | None) -> bool:
+    """Whether the rest of the header is as it was written last: so it is in most commits of a long execution."""
+    header = changes.header
+    return (
+        rows is not None
+        and not changes.release
+        and rows.header == _beside_counters(header)
+        and header.final_result is None  # which may be large, and so among the blobs that each header replaces
+        and header.synthesis_result is None
+    )
+
+
+def _fence(changes: Changes) -> Row:
+    return changes.seq_after, changes.execution_id, changes.epoch, changes.seq_before
+
+
+def _header(changes: Changes, large: list[tuple[ExecutionId, str, bytes]]) -> HeaderRow:
     header = changes.header
     if header.final_result is not None and (data := _measure(header.final_result)[1]) is not None:
         large.append((changes.execution_id, FINAL_RESULT, data))
@@ -182,15 +226,18 @@ def _header(changes: Changes, large: list[tuple[ExecutionId, str, bytes]]) -> Ro
     if header.synthesis_result is not None and (data := _measure(header.synthesis_result)[1]) is not None:
         large.append((changes.execution_id, SYNTHESIS_RESULT, data))
         header = header._replace(synthesis_result=None)
-    return (*header, changes.seq_after, changes.release, changes.execution_id, changes.epoch, changes.seq_before)
+    return header
 
 
 def _is_plain(step: StepRow, rows: Rows) -> bool:
-    """Whether the other columns of a sub-step are, and were, as it was inserted: most are so from start to end."""
+    """Whether the other columns of a sub-step are, and were, as it was inserted: most are so from start to end.
+
+    One whose result is not small goes with the rest, which the database takes one by one.
+    """
     if rows.full is None or step.task_id in rows.full:
         return False
     if _others(step) == _NOTHING:
-        return True
+        return step.result is None or len(step.result) <= _SMALL
     rows.full.add(step.task_id)
     return False
 
@@ -225,10 +272,10 @@ def _measure(text: str) -> tuple[int, bytes | None]:
 
 
 def _drop_replaced(writer: Writer, statements: Statements, changes: Changes, known: Known) -> None:
-    rows = known.get(changes.execution_id)
+    rows = _known(changes, known)
     if rows is None:  # neither created nor claimed by this journal
         found = writer.select(statements.blob_names, (changes.execution_id,))
-        rows = known[changes.execution_id] = Rows({name for (name,) in found})
+        rows = known[changes.execution_id] = Rows(changes.epoch, {name for (name,) in found})
     if not (names := rows.blobs):
         return
     replaced = {FINAL_RESULT, SYNTHESIS_RESULT}
@@ -253,8 +300,8 @@ def _create(writer: Writer, statements: Statements, creates: Sequence[NewExecuti
         (
             new.id, new.dag_id, new.plan_hash, new.title, new.original_request, new.primary_intent,
             ExecutionStatus.PENDING.value, 0, new.total_tasks, 0, 0, 0, 0, 0, 0, new.idempotency_key, new.request_hash,
-            new.labels, new.priority, new.options, new.deadline_at, 1, new.owner, new.traceparent, new.forked_from,
-            new.event.seq, new.created_at, new.created_at,
+            new.labels, new.priority, new.options, new.deadline_at, FIRST_EPOCH, new.owner, new.traceparent,
+            new.forked_from, new.event.seq, new.created_at, new.created_at,
         )
         for new in creates
     ]  # fmt: skip

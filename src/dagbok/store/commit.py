@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from dagbok.domain.records import Changes
 from dagbok.errors import DagbokError, DatabaseInUse, Fenced
-from dagbok.store.batch import Create, Created, FenceBroken, Item, Known, write
+from dagbok.store.batch import Create, Created, FenceBroken, Item, Known, write, written
 from dagbok.store.database import Database
 from dagbok.store.lock import EngineLock
 from dagbok.store.statements import Statements
@@ -159,10 +159,11 @@ class Committer:
         for item in items:
             if isinstance(item, Create):
                 outcomes.append((item.future, _created(item)))
+                if item.new.start is not None:
+                    written(item.new.start, self.known)
             else:
                 outcomes.append((item.future, None))
-                if item.changes.release:
-                    self.known.pop(item.execution_id, None)
+                written(item.changes, self.known)
         return outcomes
 
     def _settle(self, writer: Writer, items: Sequence[Item], outcomes: list[Outcome]) -> list[Item]:
@@ -183,8 +184,7 @@ class Committer:
             if found and tuple(found[0]) == (changes.epoch, changes.seq_before):
                 left.append(item)  # progress alone moves no number; writing it twice is writing it once
             elif found and tuple(found[0]) == (changes.epoch, changes.seq_after):
-                if changes.release:
-                    self.known.pop(item.execution_id, None)
+                written(changes, self.known)
                 outcomes.append((item.future, None))
             else:
                 self.known.pop(item.execution_id, None)

@@ -115,7 +115,7 @@ class Journal:
 
         def run() -> StoredExecution:
             stored, names = takeover.claim(self._database, execution_id, owner)
-            self._committer.known[execution_id] = Rows(names)
+            self._committer.known[execution_id] = Rows(stored.epoch, names)
             return stored
 
         return self._call(run)

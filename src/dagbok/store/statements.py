@@ -36,6 +36,14 @@ EXECUTION_COLUMNS: Final = (
 PLAIN: Final = ("task_id", "status", "attempt", "started_at", "completed_at", "duration_ms", "updated_at")
 
 
+#: What of an execution is written where nothing else of it changed: columns that are in no index, whose pages each
+#: commit would write again.
+COUNTERS: Final = (
+    "duration_ms", "completed_tasks", "failed_tasks", "waiting_tasks", "skipped_tasks", "running_tasks",
+    "total_usage", "total_cost_usd", "updated_at",
+)  # fmt: skip
+
+
 class Statements:
     """The statements of the group commit, in the order in which it runs them."""
 
@@ -50,38 +58,38 @@ class Statements:
         return cls._compiled[kind]
 
     def __init__(self, database: Database) -> None:
-        def compiled(clause: sa.ClauseElement, *names: str, copy_into: sa.Table | None = None) -> Any:
-            return database.statement(clause, *names, copy_into=copy_into)
+        def compiled(clause: sa.ClauseElement, *names: str, **more: Any) -> Any:
+            return database.statement(clause, *names, **more)
 
-        def inserts(table: sa.Table, *names: str) -> Any:
-            return compiled(
-                sa.insert(table).values({name: _p(table.c[name]) for name in names}), *names, copy_into=table
-            )
+        def inserts(table: sa.Table, *names: str, small: bool) -> Any:
+            insert = sa.insert(table).values({name: _p(table.c[name]) for name in names})
+            return compiled(insert, *names, copy_into=table, small=small)
 
-        def update_step(*names: str) -> Any:
+        def update_step(*names: str, small: bool = False) -> Any:
             of_step = [sub_steps.c[name] == _p(sub_steps.c[name]) for name in ("execution_id", "task_id")]
             changed = {name: _p(sub_steps.c[name]) for name in names if name != "task_id"}
-            return compiled(update(sub_steps).where(*of_step).values(changed), *names, "execution_id")
+            return compiled(update(sub_steps).where(*of_step).values(changed), *names, "execution_id", small=small)
 
-        # The fence. `HeaderRow`, then: seq_after, release, id, epoch, seq_before.
-        self.header = compiled(
-            update(dag_executions)
-            .where(
-                dag_executions.c.id == _p(dag_executions.c.id),
-                dag_executions.c.epoch == _p(dag_executions.c.epoch),
-                dag_executions.c.last_event_seq == bindparam("p_seq_before", type_=sa.BigInteger),
+        def fence(*names: str, **values: Any) -> Any:
+            moved = {"last_event_seq": bindparam("p_seq_after", type_=sa.BigInteger)}
+            return (
+                update(dag_executions)
+                .where(
+                    dag_executions.c.id == _p(dag_executions.c.id),
+                    dag_executions.c.epoch == _p(dag_executions.c.epoch),
+                    dag_executions.c.last_event_seq == bindparam("p_seq_before", type_=sa.BigInteger),
+                )
+                .values({name: _p(dag_executions.c[name]) for name in names} | moved | values)
             )
-            .values(
-                {name: _p(dag_executions.c[name]) for name in HeaderRow._fields}
-                | {
-                    "last_event_seq": bindparam("p_seq_after", type_=sa.BigInteger),
-                    "owner": sa.case(
-                        (bindparam("p_release", type_=sa.Boolean), sa.null()), else_=dag_executions.c.owner
-                    ),
-                }
-            ),
-            *HeaderRow._fields, "seq_after", "release", "id", "epoch", "seq_before",
+
+        # The fence. `HeaderRow`, then: release, seq_after, id, epoch, seq_before.
+        released = sa.case((bindparam("p_release", type_=sa.Boolean), sa.null()), else_=dag_executions.c.owner)
+        self.header = compiled(
+            fence(*HeaderRow._fields, owner=released),
+            *HeaderRow._fields, "release", "seq_after", "id", "epoch", "seq_before",
         )  # fmt: skip
+        # The fence as well. `COUNTERS`, then: seq_after, id, epoch, seq_before.
+        self.counters = compiled(fence(*COUNTERS), *COUNTERS, "seq_after", "id", "epoch", "seq_before", small=True)
         # After a fence that did not hold, or a commit of unknown outcome: where does each execution stand?
         self.settle = compiled(
             select(dag_executions.c.epoch, dag_executions.c.last_event_seq)
@@ -91,15 +99,15 @@ class Statements:
         )
         # `StepRow`, then: input_bytes, result_bytes, execution_id.
         self.step = update_step(*StepRow._fields, "input_bytes", "result_bytes")
-        # `PLAIN`, then: result, result_bytes, execution_id.
-        self.plain_step = update_step(*PLAIN, "result", "result_bytes")
+        # `PLAIN`, then: result, result_bytes, execution_id. Of small results.
+        self.plain_step = update_step(*PLAIN, "result", "result_bytes", small=True)
         # `AttemptRow`, then: execution_id. A try has one outcome: a later word about it takes the place of the earlier.
         self.attempt = _upsert(database, attempts, ("execution_id", "task_id", "number"), *AttemptRow._fields)
         # `QuestionRow`, then: execution_id. Written when asked and again when closed.
         self.question = _upsert(database, human_inputs, ("execution_id", "task_id", "number"), *QuestionRow._fields)
         # `OverrideRow`, then: execution_id.
         self.override = update_step(*OverrideRow._fields)
-        self.event = inserts(events, "seq", "type", "task_id", "at", "data", "execution_id")
+        self.event = inserts(events, "seq", "type", "task_id", "at", "data", "execution_id", small=True)
         self.applied = compiled(
             update(commands)
             .where(commands.c.id == _p(commands.c.id), commands.c.execution_id == _p(commands.c.execution_id))
@@ -116,7 +124,7 @@ class Statements:
             ),
             "execution_id", "name",
         )  # fmt: skip
-        self.blob = inserts(blobs, "execution_id", "name", "chunk", "data")
+        self.blob = inserts(blobs, "execution_id", "name", "chunk", "data", small=False)
 
         self.idempotent = compiled(
             select(dag_executions.c.id, dag_executions.c.dag_id, dag_executions.c.request_hash).where(
@@ -140,6 +148,7 @@ class Statements:
             "revision",
             "created_at",
             "updated_at",
+            small=True,  # all of them are one plan
         )
 
 

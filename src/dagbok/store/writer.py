@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-#: From so many rows on, one statement for all of them beats one for each.
+#: From so many rows on, one statement for all of them beats one for each on PostgreSQL.
 MANY_ROWS: Final = 16
+#: On SQLite a statement takes so many rows at once, or one: each size is a statement that the driver keeps prepared.
+GROUPS: Final = (64, 16, 4)
+
+
+class RowsOf(NamedTuple):
+    """A statement that takes its rows as a list of `VALUES`: what stands before the list, and behind it."""
+
+    before: str
+    after: str = ""
 
 
 class Statement(NamedTuple):
@@ -21,6 +32,7 @@ class Statement(NamedTuple):
 
     text: str  #: with numbered parameters
     names: tuple[str, ...]  #: of a row's values, in order
+    grouped: RowsOf | None = None  #: the same for several rows
     copy: str | None = None  #: a COPY of the rows
     bulk: str | None = None  #: one statement over a JSON array of the rows as objects
 
@@ -49,9 +61,26 @@ class Writer:
         elif statement.bulk and len(rows) >= MANY_ROWS:
             data = orjson.dumps([dict(zip(statement.names, row, strict=True)) for row in rows])
             self._cursor.execute(statement.bulk, (data.decode(),))
+        elif statement.grouped and len(rows) >= GROUPS[-1]:
+            return self._in_groups(statement, statement.grouped, rows)
         else:
             self._cursor.executemany(statement.text, rows)
         return int(self._cursor.rowcount)
+
+    def _in_groups(self, statement: Statement, grouped: RowsOf, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Run it for many rows at once: the driver lets go of the interpreter for each call, and has to get it back."""
+        width = len(statement.names)
+        done = touched = 0
+        for size in GROUPS:
+            while done + size <= len(rows):
+                values = tuple(chain.from_iterable(rows[done : done + size]))
+                self._cursor.execute(_text(grouped, width, size), values)
+                touched += self._cursor.rowcount
+                done += size
+        if done < len(rows):
+            self._cursor.executemany(statement.text, rows[done:])
+            touched += self._cursor.rowcount
+        return touched
 
     def select(self, statement: Statement, row: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """Return what `statement` finds."""
@@ -72,3 +101,9 @@ class Writer:
             self._cursor.close()
         with suppress(Exception):
             self._connection.close()
+
+
+@cache
+def _text(grouped: RowsOf, width: int, rows: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return f"{grouped.before} VALUES {', '.join([row] * rows)}{grouped.after}"
