@@ -202,6 +202,7 @@ class Scheduler:
                 return  # the one before could not start, and the first failure was to end it
             if self._needs_no_slot(run, position):
                 self._start(run, position)
+                self._changed(run)
             else:
                 self._slots.push(run, position, run.execution.remaining(position))
                 run.queued += 1
@@ -223,15 +224,21 @@ class Scheduler:
 
     def _dispatch(self) -> bool:
         """Let the next steps begin; return whether there may be more."""
+        changed: dict[Run, None] = {}
+        more = True
         for _ in range(STARTS_A_TURN):
             if self._closing or (turn := self._slots.pop()) is None:
-                return False
+                more = False
+                break
             run, position = turn
             run.queued -= 1
             self._start(run, position)
+            changed[run] = None
             if position not in run.attempts and (tool := self._tool(run, position)) is not None:
                 self._slots.pass_on(tool)
-        return True
+        for run in changed:
+            self._changed(run)
+        return more
 
     def _start(self, run: Run, position: int) -> None:
         """Begin an attempt, ask a person, set a timer, line the step up, or fail it: whatever its turn brings."""
@@ -269,7 +276,6 @@ class Scheduler:
             log.exception("execution %s: step %s cannot start", execution.id, step.task.id)
             outcome = failure(exc, self._secrets.redactor)
             execution.fail(position, "engine_error", outcome.message, self.clock.now_ms(), detail=outcome.detail)
-        self._changed(run)
 
     def _begin(self, run: Run, position: int, tool: ToolSpec, resolved: prepare.Resolved) -> None:
         execution = run.execution
@@ -401,7 +407,6 @@ class Scheduler:
         if run.execution.ended:
             self._drop(run)
         self._dirty[run] = None
-        self._arm(run)
         self._turn_soon()
 
     def _turn_soon(self) -> None:
@@ -412,6 +417,8 @@ class Scheduler:
     def _turn(self) -> None:
         self._turn_due = False
         more = self._dispatch()
+        for run in self._dirty:
+            self._arm(run)
         if self._dirty and not self._hand_over_due:
             # One turn later: the bodies just started run first, so a quick step's start and end share one row update.
             self._hand_over_due = True
