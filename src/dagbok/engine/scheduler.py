@@ -18,7 +18,6 @@ import contextvars
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from dagbok.domain import commands, secrets
 from dagbok.domain.call import Call
@@ -29,7 +28,8 @@ from dagbok.domain.records import Changes, Command
 from dagbok.domain.retry import Policy, readable
 from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
 from dagbok.domain.task import Task
-from dagbok.engine import containment, prepare
+from dagbok.engine import prepare
+from dagbok.engine.bodies import Bodies
 from dagbok.engine.orphans import Orphans
 from dagbok.engine.ports import NO_SECRETS, Clock, Journal, Secrets, Tools, ToolSpec
 from dagbok.engine.reports import Reports
@@ -79,11 +79,9 @@ class Scheduler:
         self._closing = False
         # The engine's own: what is done for one execution must not be logged as part of another's request.
         self._context = contextvars.copy_context()
-        self._context_of_bodies = containment.of_bodies()
-        self._begun: list[Attempt] = []  # this turn: their bodies have not run yet
         self._listeners: list[Listener] = []
         self._orphans = Orphans()
-        self._reports = Reports(clock, self._changed)
+        self._bodies = Bodies(clock, secrets, Reports(clock, self._changed), max_bytes=max_result_bytes)
         self._waiters: dict[ExecutionId, asyncio.Future[None]] = {}  # of executions that are not in memory now
         #: Executions that left the memory and come back by themselves.
         self.parked: set[ExecutionId] = set()
@@ -284,60 +282,15 @@ class Scheduler:
             before = execution.before_edit(position) if step.override else None
             secrets.fill(step.task.tool_or_prompt.params, resolved.params, self._secrets.get, before=before)
         execution.begin(position, self.clock.now_ms(), input=resolved.input)
-        attempt = Attempt(
-            self._call(run, position, resolved.params), tool, clock=self.clock, context=self._context_of_bodies,
-            timeout_s=step.task.timeout_seconds or tool.timeout_s,
-            idle_timeout_s=step.task.idle_timeout_seconds or tool.idle_timeout_s, max_bytes=self._max_bytes,
-            redactor=self._secrets.redactor, done=partial(self._finished, run, position),
-            late=self.on_late if step.effect is Effect.ONCE else None,
+        run.attempts[position] = attempt = self._bodies.attempt(
+            run, position, tool, resolved.params,
+            done=partial(self._finished, run, position), late=self.on_late if step.effect is Effect.ONCE else None,
         )  # fmt: skip
-        run.attempts[position] = attempt
         self._slots.take(tool)
         if step.effect is Effect.ONCE or run.careful:
             run.launches.append(attempt)
         else:
-            self._launch(attempt)
-
-    def _launch(self, attempt: Attempt) -> None:
-        attempt.start()
-        if not self._begun:
-            asyncio.get_running_loop().call_soon(self._watch_soon, context=self._context)
-        self._begun.append(attempt)
-
-    def _watch_soon(self) -> None:
-        """Let those that were launched with the first of them have their first turn, and then watch them."""
-        begun, self._begun = self._begun, []
-        asyncio.get_running_loop().call_soon(self._watch, begun)
-
-    def _watch(self, begun: list[Attempt]) -> None:
-        """Bound the time of the bodies that have not ended in their first turn."""
-        for attempt in begun:
-            attempt.watch()
-
-    def _call(self, run: Run, position: int, params: dict[str, Any]) -> Call:
-        execution = run.execution
-        step = execution.steps[position]
-        report = partial(self._report, asyncio.get_running_loop(), run, position, step.attempt)
-        synthesis = position == execution.synthesis
-        return Call(
-            execution.id, step.task.id, step.attempt, step.revision, params, execution.plan.original_request, step.task,
-            partial(execution.results, position), report,
-            execution.plan.synthesis_plan if synthesis else "", execution.missing() if synthesis else (),
-            execution.look_up, self._secrets.redactor.text,
-        )  # fmt: skip
-
-    def _report(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        run: Run,
-        position: int,
-        attempt: int,
-        message: str,
-        fraction: float | None,
-    ) -> None:
-        """Take a report of an attempt, from any thread."""
-        message = self._secrets.redactor.text(message)
-        loop.call_soon_threadsafe(self._reports.take, run, position, attempt, message, fraction)
+            self._bodies.launch(attempt)
 
     def _ask(self, run: Run, position: int, question: prepare.Question) -> None:
         run.execution.ask(
@@ -455,7 +408,7 @@ class Scheduler:
             return
         if not self._closing:
             for attempt in launches:
-                self._launch(attempt)
+                self._bodies.launch(attempt)
         self.tell(run.execution, changes)
         if changes.release and run.idle:
             self._leave(run, changes.header.wake_at)
