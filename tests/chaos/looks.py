@@ -20,6 +20,7 @@ import laws
 import postgres
 from dagbok.store import migrations
 from dagbok.store.database import Database
+from dagbok.store.schema import dag_executions, events, sub_steps
 from laws import Written
 
 
@@ -110,6 +111,17 @@ def _look(url: str, offset: int, size_bytes: int, faults: list[str]) -> Look:
         if schema != migrations.head():
             faults = [*faults, f"its tables are those of {schema}: a migration was cut in two"]
             return Look(offset, {}, size_bytes, tables=False, faults=faults)
-        return Look(offset, laws.read(database), size_bytes, faults=faults)
+        return Look(offset, laws.read(database), size_bytes, faults=[*faults, *_orphans(database)])
     finally:
         database.close()
+
+
+def _orphans(database: Database) -> list[str]:
+    """Return what is wrong with the tables whose rows no foreign key ties to an execution on PostgreSQL."""
+    faults = []
+    with database.reading() as connection:
+        for table in (sub_steps, events):
+            of_none = table.c.execution_id.not_in(sa.select(dag_executions.c.id))
+            if number := connection.execute(sa.select(sa.func.count()).where(of_none)).scalar_one():
+                faults.append(f"{number} rows of {table.name} belong to no execution")
+    return faults

@@ -14,9 +14,9 @@ import pytest
 import sqlalchemy as sa
 
 from dagbok.domain.ids import DagId, ExecutionId, TaskId
-from dagbok.domain.records import AttemptRow, NewExecution, QuestionRow
+from dagbok.domain.records import AttemptRow, Changes, NewExecution, QuestionRow
 from dagbok.domain.values import JsonText
-from dagbok.errors import Conflict
+from dagbok.errors import Conflict, Fenced
 from dagbok.store import deletion, schema, takeover
 from dagbok.store.database import Database
 from dagbok.store.queries import Reader
@@ -198,6 +198,51 @@ def test_a_submission_that_comes_during_a_deletion_writes_the_plan_anew(database
             submitting.result()
     expected = {} if again else {"plans": 1, "dags": 1, "dag_executions": 1, "sub_steps": 3, "events": 1}
     assert rows(database) == expected
+
+
+def append(database: Database, changes: Changes) -> None:
+    async def main() -> None:
+        async with diary.journal(database) as journal:
+            await journal.append(changes)
+
+    asyncio.run(main())
+
+
+def test_a_commit_that_comes_during_a_deletion_leaves_no_row_behind(database: Database) -> None:
+    """On PostgreSQL nothing but its fence keeps an event from being written for an execution that is gone."""
+    new = diary.new_execution()
+    create(database, new)
+    with side(database) as appending:
+        with database.writing() as connection:
+            deletion.remove(connection, [new.id])
+            appending.start(append, database, diary.changes(new.id, 1, diary.step("1")))
+            appending.until_it_waits()
+        with pytest.raises(Fenced, match="was deleted"):
+            appending.result()
+    assert rows(database) == {}
+
+
+def test_a_deletion_that_comes_during_a_commit_takes_what_that_writes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = diary.new_execution()
+    create(database, new)
+    run, met = Writer.run, threading.Event()
+
+    with side(database) as deleting:
+
+        def held(writer: Writer, statement: Statement, values: Sequence[tuple[Any, ...]]) -> int:
+            if "UPDATE sub_steps" in statement.text and values and not met.is_set():
+                met.set()  # the fence holds the execution, and its events come last
+                deleting.start(remove, database, new.id)
+                deleting.until_it_waits()
+            return run(writer, statement, values)
+
+        monkeypatch.setattr(Writer, "run", held)
+        append(database, diary.changes(new.id, 1, diary.step("1")))
+        assert deleting.result().ids == {new.id}
+    assert met.is_set()
+    assert rows(database) == {}
 
 
 def test_two_that_delete_the_last_two_executions_of_a_plan_leave_no_plan(database: Database) -> None:

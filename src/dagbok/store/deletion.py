@@ -31,7 +31,8 @@ from dagbok.store.schema import (
     sub_steps,
 )
 
-#: What only belongs to an execution. It would cascade; one statement each for many executions is faster.
+#: What only belongs to an execution. On PostgreSQL sub-steps and events do not cascade; the others would, but one
+#: statement each for many executions is faster.
 _BELONGINGS: Final = (sub_steps, events, attempts, commands, human_inputs, blobs)
 
 Condition = sa.ColumnElement[bool] | sa.TextClause

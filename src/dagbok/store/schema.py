@@ -16,6 +16,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -27,7 +28,15 @@ from sqlalchemy import (
 )
 
 from dagbok.domain.states import EXECUTION_ENDED, AttemptOutcome, Effect, ExecutionStatus, StepStatus
-from dagbok.store.database import NEVER_REUSED, JsonColumn, RowId, TransactionId, filled_to, only_where
+from dagbok.store.database import (
+    NEVER_REUSED,
+    JsonColumn,
+    RowId,
+    TransactionId,
+    filled_to,
+    only_where,
+    where_checked_cheaply,
+)
 
 BLOB_CHUNK_BYTES: Final = 2**20  # a value with more bytes than this goes to `blobs`, in pieces of this size
 
@@ -63,6 +72,16 @@ def _state(implied: Mapping[str, str | None]) -> CheckConstraint:
 def _of_execution(*, primary_key: bool = False) -> Column[Any]:
     key = ForeignKey("dag_executions.id", ondelete="CASCADE")
     return Column("execution_id", Text, key, nullable=False, primary_key=primary_key)
+
+
+def _of_fenced_execution() -> tuple[Column[Any], ForeignKeyConstraint]:
+    """Return the same for a table of many rows, which only commits fill that hold the execution's row locked.
+
+    That row is there until the end of such a commit: the fence has counted it, or it is new. A check per row would ask
+    for it again each time.
+    """
+    key = ForeignKeyConstraint(["execution_id"], ["dag_executions.id"], ondelete="CASCADE")
+    return Column("execution_id", Text, nullable=False), where_checked_cheaply(key)
 
 
 # Conditions of partial indexes. Queries repeat them word by word: with a bound parameter the index would not be used.
@@ -176,7 +195,7 @@ sub_steps = Table(
     "sub_steps",
     metadata,
     Column("id", Text, primary_key=True),
-    _of_execution(),
+    *_of_fenced_execution(),
     Column("task_id", Text, nullable=False),
     Column("position", Integer, nullable=False),  # its rank in natural order; the synthesis is last
     Column("description", Text, nullable=False),
@@ -245,7 +264,7 @@ events = Table(
     "events",
     metadata,
     Column("id", RowId, primary_key=True),
-    _of_execution(),
+    *_of_fenced_execution(),
     Column("seq", BigInteger, nullable=False),  # 1, 2, 3, ... per execution
     Column("type", Text, nullable=False),
     Column("task_id", Text),
