@@ -89,7 +89,7 @@ HOMES: dict[str, set[str]] = {
 }
 
 #: Files of `store` that may name a dialect.
-DIALECT_FILES = {"store.connections", "store.database", "store.lock", "store.trouble"}
+DIALECT_FILES = {"store.arrays", "store.connections", "store.database", "store.lock", "store.trouble"}
 
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from dagbok.errors import Misconfigured, StoreRejected, StoreUnavailable
 from dagbok.store.database import Database, read_owner
 from dagbok.store.queries import Reader
 from dagbok.store.schema import dags, plans
+from store import diary
 
 
 @pytest.mark.parametrize(
@@ -205,6 +208,26 @@ def test_a_url_may_say_what_its_sessions_start_with(postgres_url: str) -> None:
         assert connection.execute(sa.text("SHOW statement_timeout")).scalar_one() == "12345ms"
     assert read_owner(url)
     lock.release()
+    database.close()
+
+
+def test_a_session_that_talks_in_another_encoding_writes_the_same(postgres_url: str) -> None:
+    """As they all do where the database keeps its text in another one."""
+    database = Database.open(f"{postgres_url}?client_encoding=latin1")
+    tasks = [str(number) for number in range(20)]
+    new = diary.new_execution(tasks=tasks)
+    steps = [diary.step(task, error=words) for task, words in zip(tasks, itertools.cycle(["fältet", "∅"]))]
+
+    async def main() -> None:
+        async with diary.journal(database) as journal:
+            await journal.create(new)
+            await journal.append(diary.changes(new.id, 1, *steps))
+            await journal.append(diary.changes(new.id, 21, diary.step("0", error="øre ∅")))
+
+    asyncio.run(main())
+    database.close()
+    database = Database.open(postgres_url)
+    assert [row["error"] for row in Reader(database).sub_steps(new.id)] == ["øre ∅", *["∅", "fältet"] * 9, "∅"]
     database.close()
 
 

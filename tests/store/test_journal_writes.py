@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dagbok.domain.ids import DagId, TaskId
-from dagbok.domain.records import AttemptRow, HeaderRow, QuestionRow, StepRow
+from dagbok.domain.records import AttemptRow, Changes, HeaderRow, QuestionRow, StepRow
 from dagbok.domain.values import JsonText
 from dagbok.errors import Conflict, Fenced, NotFound, OutcomeUnknown, StoreRejected
 from dagbok.store import schema
@@ -231,10 +231,17 @@ def test_many_rows_take_the_fast_ways_and_read_the_same(database: Database) -> N
     """Above `MANY_ROWS`, PostgreSQL gets COPY and one statement for all rows; nothing else may differ."""
     tasks = [str(number) for number in range(300)]
     awkward = '{"a":"tab\\t newline\\n quote\\" back\\\\slash ö 𝄞 \\u0001 \\\\N"}'
+    texts = ["tab\t line\n \\N {} ö 𝄞", None, "", "NULL", '{"a",b}', "'$1' \x1f\r"]
     new = diary.new_execution(tasks=tasks)
     steps = [
-        diary.step(task, result=JsonText(awkward), error="tab\t line\n \\N {} ö 𝄞", cost_usd=0.1, duration_ms=2**40)
-        for task in tasks
+        diary.step(
+            task,
+            result=JsonText(awkward) if number % 3 else None,
+            error=texts[number % len(texts)],
+            cost_usd=(0.1, None, -1e-300)[number % 3],
+            duration_ms=(2**40, None, -(2**63))[number % 3],
+        )
+        for number, task in enumerate(tasks)
     ]
 
     async def main() -> None:
@@ -244,11 +251,32 @@ def test_many_rows_take_the_fast_ways_and_read_the_same(database: Database) -> N
 
     asyncio.run(main())
     rows = Reader(database).sub_steps(new.id)
-    assert [row["task_id"] for row in rows] == tasks
-    assert {row["result"] for row in rows} == {awkward}
-    assert {row["error"] for row in rows} == {"tab\t line\n \\N {} ö 𝄞"}
-    assert {(row["cost_usd"], row["duration_ms"], row["usage"]) for row in rows} == {(0.1, 2**40, None)}
+    assert [StepRow(**{name: row[name] for name in StepRow._fields}) for row in rows] == steps
     assert len(Reader(database).events(new.id)) == 301
+
+
+def test_many_executions_change_in_one_commit(database: Database) -> None:
+    new = [diary.new_execution() for _ in range(40)]
+    ended = diary.header("completed", completed_at=diary.NOW, total_cost_usd=0.25, final_result="Größe\n\\")
+
+    def nth(number: int) -> Changes:
+        more = {"header": ended, "release": True} if number % 2 else {"header": diary.header()}
+        return diary.changes(new[number].id, 1, **more)
+
+    async def main() -> int:
+        async with diary.journal(database) as journal:
+            await asyncio.gather(*map(journal.create, new))
+            before = journal.commits
+            await asyncio.gather(*(journal.append(nth(number)) for number in range(len(new))))
+            return journal.commits - before
+
+    assert asyncio.run(main()) == 1
+    for number, each in enumerate(new):
+        row = Reader(database).get_execution(each.id)
+        assert row is not None
+        found = (row["status"], row["owner"], row["last_event_seq"], row["final_result"], row["total_cost_usd"])
+        expected = ("completed", None, 2, "Größe\n\\", 0.25) if number % 2 else ("running", "engine-1", 2, None, None)
+        assert found == expected
 
 
 def test_what_is_appended_during_a_commit_shares_the_next(database: Database) -> None:

@@ -12,7 +12,7 @@ from functools import cache
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-import orjson
+from dagbok.store.arrays import Bulk
 
 #: From so many rows on, one statement for all of them beats one for each on PostgreSQL.
 MANY_ROWS: Final = 16
@@ -34,7 +34,7 @@ class Statement(NamedTuple):
     names: tuple[str, ...]  #: of a row's values, in order
     grouped: RowsOf | None = None  #: the same for several rows
     copy: str | None = None  #: a COPY of the rows
-    bulk: str | None = None  #: one statement over a JSON array of the rows as objects
+    bulk: Bulk | None = None  #: one statement for all rows
 
 
 class Writer:
@@ -59,8 +59,7 @@ class Writer:
                 for row in rows:
                     write(row)
         elif statement.bulk and len(rows) >= MANY_ROWS:
-            data = orjson.dumps([dict(zip(statement.names, row, strict=True)) for row in rows])
-            self._cursor.execute(statement.bulk, (data.decode(),))
+            self._cursor.execute(statement.bulk.text, statement.bulk.arrays(rows))
         elif statement.grouped and len(rows) >= GROUPS[-1]:
             return self._in_groups(statement, statement.grouped, rows)
         else:
