@@ -19,6 +19,8 @@ from dagbok.errors import Misconfigured, StoreRejected, StoreUnavailable
 from dagbok.store.database import Database, read_owner
 from dagbok.store.queries import Reader
 from dagbok.store.schema import dags, plans
+from dagbok.store.statements import Statements
+from dagbok.store.writer import Statement
 from store import diary
 
 
@@ -228,6 +230,43 @@ def test_a_session_that_talks_in_another_encoding_writes_the_same(postgres_url: 
     database.close()
     database = Database.open(postgres_url)
     assert [row["error"] for row in Reader(database).sub_steps(new.id)] == ["øre ∅", *["∅", "fältet"] * 9, "∅"]
+    database.close()
+
+
+def test_the_plans_that_the_group_commit_keeps_go_by_keys(postgres_url: str) -> None:
+    """A plan to read a table whole, made while that is short, would be kept when it is not any more."""
+    database = Database.open(postgres_url)
+    of = Statements.of(database)
+    new = [diary.new_execution(tasks=map(str, range(3))) for _ in range(16)]
+
+    async def fill() -> None:
+        async with diary.journal(database) as journal:
+            await asyncio.gather(*map(journal.create, new))
+            for each in new:
+                await journal.write_command(each.id, "cancel", {}, None, at_ms=0)
+
+    asyncio.run(fill())
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+    writer = database.writer()
+    writer.select(Statement("SELECT set_config('plan_cache_mode', 'force_generic_plan', false)", ()), ())
+
+    def plan(number: int, text: str, parameters: int) -> str:
+        writer.run(Statement(f"PREPARE p{number} AS {text}", ()), [()])
+        nothing = ", ".join(["NULL"] * parameters)
+        found = writer.select(Statement(f"EXPLAIN EXECUTE p{number} ({nothing})", ()), ())
+        return "\n".join(line for (line,) in found)
+
+    one = [(each.text, len(each.names)) for each in (of.plain_step, of.step, of.header, of.counters, of.settle)]
+    many = [
+        (each.bulk.text, len(each.names) + 1)
+        for each in (of.plain_step, of.step, of.header, of.counters, of.applied)
+        if each.bulk
+    ]
+    plans = [plan(number, *each) for number, each in enumerate(one + many)]
+    assert len(plans) == 10
+    assert [found for found in plans if "Index Cond" not in found or "Materialize" in found] == []
+    writer.close()
     database.close()
 
 

@@ -50,16 +50,17 @@ ELEMENTS: Final = {
 class Bulk(NamedTuple):
     """A statement for many rows."""
 
-    text: str  #: with a numbered parameter for each column, an array
+    text: str  #: with a numbered parameter for each column, an array, and one for how many rows there are
     elements: tuple[Element, ...]  #: of these arrays
 
-    def arrays(self, rows: Sequence[tuple[Any, ...]]) -> list[Array]:
-        """Return the parameters. Raises where a value is none of its column's."""
+    def parameters(self, rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return the parameters for `rows`. Raises where a value is none of its column's."""
         columns = zip(*rows, strict=True)
-        return [
+        arrays = [
             Array(_HEADER.pack(1, 1, element.oid, len(rows), 1) + element.pack(column))
             for element, column in zip(self.elements, columns, strict=True)
         ]
+        return [*arrays, len(rows)]
 
 
 class Array(bytes):

@@ -44,6 +44,9 @@ _SCHEME: Final = re.compile(r"[\w+]+://")
 _UPDATE_FROM: Final = (3, 33)  # the SQLite that learned it; a little older ones take fewer parameters, too
 _INCREMENTAL: Final = 2  # of SQLite's auto_vacuum: free pages are given back when asked for
 _VACUUM_PAGES: Final = 500  # in one step, for which others wait
+# Every statement of the group commit finds its rows by their keys. PostgreSQL keeps a plan that it made while a table
+# was short, for a minute or more: to read all of it, however long it has become.
+_BY_KEY_ALONE: Final = "SET enable_seqscan = off"
 _ROW_HEADER_BYTES: Final = 28  # of a row on PostgreSQL, with the pointer to it
 # `reading` and `writing` tell the `begin` listener of SQLite what to begin.
 _WRITES: Final = "dagbok_writes"
@@ -279,12 +282,16 @@ class Database:
         PostgreSQL prepares CHECK constraints anew for each statement, which costs as much as the update of a row.
         Measured and slower: one JSON array of the rows (half as much again, on both sides), arrays written as text or
         by psycopg, COPY into a temporary table (2 ms a commit).
+
+        The LIMIT, which leaves out none, is for the planner. Of a LIMIT that it does not know it takes a tenth, and of
+        arrays that it does not know it takes ten rows: for one row it always goes by the key. For more it would join
+        by reading the table while that is short, and keep this plan (see `_BY_KEY_ALONE`).
         """
         kinds = [compiled.binds[f"p_{name}"].type.compile(dialect=self._positional) for name in names]
         arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, 1))
         text = _BIND.sub(r"r.\1", compiled.string)
         changes, where, conditions = text.partition("WHERE")
-        rows = f"unnest({arrays}) AS r({', '.join(names)})"
+        rows = f"(SELECT * FROM unnest({arrays}) LIMIT ${len(names) + 1}) AS r({', '.join(names)})"  # noqa: S608 - names
         return Bulk(f"{changes} FROM {rows} {where}{conditions}", tuple(ELEMENTS[kind] for kind in kinds))
 
     def writer(self) -> Writer:
@@ -297,6 +304,7 @@ class Database:
         if self._path:
             return Writer(driver, driver.cursor(), "BEGIN IMMEDIATE")
         try:
+            driver.execute(_BY_KEY_ALONE)
             take_arrays(driver)
             if self._writing is not None:
                 driver.end(self._writing)

@@ -59,7 +59,7 @@ class Writer:
                 for row in rows:
                     write(row)
         elif statement.bulk and len(rows) >= MANY_ROWS:
-            self._cursor.execute(statement.bulk.text, statement.bulk.arrays(rows))
+            self._cursor.execute(statement.bulk.text, statement.bulk.parameters(rows))
         elif statement.grouped and len(rows) >= GROUPS[-1]:
             return self._in_groups(statement, statement.grouped, rows)
         else:
