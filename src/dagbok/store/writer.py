@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from dagbok.store.arrays import Bulk
 
 #: From so many rows on, one statement for all of them beats one for each on PostgreSQL.
-MANY_ROWS: Final = 16
+MANY_ROWS: Final = 4
 #: On SQLite a statement takes so many rows at once, or one: each size is a statement that the driver keeps prepared.
 GROUPS: Final = (64, 16, 4)
 
@@ -62,6 +62,8 @@ class Writer:
             self._cursor.execute(statement.bulk.text, statement.bulk.parameters(rows))
         elif statement.grouped and len(rows) >= GROUPS[-1]:
             return self._in_groups(statement, statement.grouped, rows)
+        elif len(rows) == 1:  # for which psycopg need not begin and end a pipeline
+            self._cursor.execute(statement.text, rows[0])
         else:
             self._cursor.executemany(statement.text, rows)
         return int(self._cursor.rowcount)
