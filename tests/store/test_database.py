@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -267,6 +268,19 @@ def test_the_plans_that_the_group_commit_keeps_go_by_keys(postgres_url: str) -> 
     assert len(plans) == 10
     assert [found for found in plans if "Index Cond" not in found or "Materialize" in found] == []
     writer.close()
+    database.close()
+
+
+def test_a_vacuum_may_take_its_time(postgres_url: str) -> None:
+    """The server says nothing until it is over; a driver that waits looks up ten times a second."""
+    database = Database.open(postgres_url)
+    with psycopg.connect(postgres_url) as connection, ThreadPoolExecutor(1) as pool:
+        connection.execute("LOCK TABLE plans IN SHARE MODE")
+        vacuum = pool.submit(lambda: list(database.vacuum(["plans"], alone=True)))
+        with pytest.raises(TimeoutError):
+            vacuum.result(0.3)
+        connection.rollback()
+        assert vacuum.result(30) == []
     database.close()
 
 

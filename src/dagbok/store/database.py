@@ -351,7 +351,7 @@ class Database:
             if self._path:
                 yield from self._vacuum_file(driver, alone)
             else:
-                driver.patience = None  # it takes its time, and says nothing meanwhile
+                driver.patience = Patience(math.inf)  # it takes its time, and says nothing meanwhile
                 driver.execute(f"VACUUM {', '.join(tables)}")
         except (sqlite3.Error, psycopg.Error) as exc:
             raise self.translate(exc) from exc
