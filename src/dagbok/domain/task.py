@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from dagbok.domain.ids import TaskId
-from dagbok.domain.plan import SubTask, says_none
+from dagbok.domain.plan import SubTask
 from dagbok.domain.values import Json
 
 
@@ -68,7 +68,7 @@ class Reading:
 
     def __init__(self) -> None:
         self._ids: dict[str | int, TaskId] = {}  # as spelled; none that says "none"
-        self._bare: dict[str, Called] = {}
+        self._bare: dict[str, Called] = {}  # by tool
 
     def all(self, items: Sequence[Json]) -> list[Task | None]:
         """Return each sub-task; None for one that cannot be read."""
@@ -76,14 +76,18 @@ class Reading:
 
     def plain(self, item: Json) -> Task | None:
         """Return a sub-task as the model would read it; None where only the model can tell."""
-        if type(item) is not dict or not _RARE.isdisjoint(item):
+        if type(item) is not dict:
             return None
         id, call = self._id(item.get("id")), self._called(item.get("tool_or_prompt"))
+        if id is None or call is None:
+            return None
         dependencies = self._dependencies(item.get("dependencies"))
-        if id is None or call is None or dependencies is None:
+        if dependencies is None:
             return None
         if len(item) == (3 if "dependencies" in item else 2):
             return Task(id, call.name, call, dependencies)
+        if not _RARE.isdisjoint(item):
+            return None
         description, thought, expected = item.get("description"), item.get("thought"), item.get("expected_output")
         action = item.get("action_type", "tool")
         if not (_is_text(description) and _is_text(thought) and type(action) is str and action in _ACTIONS):
@@ -100,7 +104,7 @@ class Reading:
         id = self._ids.get(value)
         if id is None:
             id = TaskId(str(value))
-            if not _ID.fullmatch(id) or says_none(id):
+            if id is value and not _ID.fullmatch(id):  # a number is an id
                 return None
             id = self._ids[value] = self._ids.setdefault(id, id)
         return id
@@ -110,24 +114,39 @@ class Reading:
             return () if value is None or value == [] else None
         if type(value) is not list:
             return None
-        found = [self._id(name) for name in value]
-        return tuple(name for name in found if name is not None) if None not in found else None
+        if len(value) == 1:
+            id = self._id(value[0])
+            return None if id is None else (id,)
+        if not _SPELLINGS.issuperset(map(type, value)):
+            return None
+        try:
+            return tuple(map(self._ids.__getitem__, value))
+        except KeyError:  # one that stands below it in the plan, or nowhere
+            found = [self._id(name) for name in value]
+            return tuple(name for name in found if name is not None) if None not in found else None
 
     def _called(self, call: Json) -> Called | None:
         if type(call) is not dict:
             return None
         name, params = call.get("name"), call.get("params")
-        if type(name) is not str or not 1 <= len(name) <= 200:
+        if type(name) is not str:
+            return None
+        if not params:
+            if params is not None and params != {}:
+                return None
+            if (known := self._bare.get(name)) is not None:
+                return known
+        if not 1 <= len(name) <= 200:
             return None
         if params:
             return Called(name, params) if type(params) is dict else None
-        if params is not None and params != {}:
-            return None
-        return self._bare.get(name) or self._bare.setdefault(name, Called(name, {}))
+        return self._bare.setdefault(name, Called(name, {}))
 
 
-# As `plan.Id` has it, and without the spaces around it that the model takes off.
-_ID: Final = re.compile(r"(?!\s)[^\x00-\x1f\x7f/<>{}]{1,200}(?<!\s)")
+# What an id is plainly spelled as; to a dict, 1, 1.0 and true are one key.
+_SPELLINGS: Final = frozenset({str, int})
+# As `plan.Id` has it, without the spaces around it that the model takes off, and without "none" (`plan.says_none`).
+_ID: Final = re.compile(r"(?!\s|(?i:none)\Z)[^\x00-\x1f\x7f/<>{}]{1,200}(?<!\s)")
 _ACTIONS: Final = frozenset({"tool", "inference", "human"})
 _RARE: Final = SubTask.model_fields.keys() - {
     "id", "tool_or_prompt", "dependencies", "description", "thought", "action_type", "expected_output"
