@@ -29,24 +29,30 @@ class Graph:
 
 def build(parents: Sequence[Sequence[int]]) -> Graph:
     """Return the graph of `parents`, which must hold no cycle (see `cycles`)."""
-    children = _children(parents)
-    return _built(parents, children, topological(parents, children))
+    children, ordered = _children(parents)
+    return _built(parents, children, range(len(parents)) if ordered else topological(parents, children))
 
 
 def acyclic(parents: Sequence[Sequence[int]]) -> Graph | None:
     """Return the graph of `parents`; None where they hold a cycle."""
-    children = _children(parents)
-    order = topological(parents, children)
+    children, ordered = _children(parents)
+    order = range(len(parents)) if ordered else topological(parents, children)
     return _built(parents, children, order) if len(order) == len(parents) else None
 
 
-def _children(parents: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    """Return who waits for each; a tuple, because lists of one or two are half air."""
+def _children(parents: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], bool]:
+    """Return who waits for each, and whether each stands behind all that it waits for, as most plans are written.
+
+    Tuples, because lists of one or two are half air.
+    """
     found: list[list[int]] = [[] for _ in parents]
+    ordered = True
     for position, above in enumerate(parents):
         for parent in above:
             found[parent].append(position)
-    return [tuple(below) for below in found]
+            if parent >= position:
+                ordered = False
+    return [tuple(below) for below in found], ordered
 
 
 def _built(parents: Sequence[Sequence[int]], children: Sequence[Sequence[int]], order: Sequence[int]) -> Graph:
@@ -65,7 +71,7 @@ def cycles(parents: Sequence[Sequence[int]]) -> list[list[int]]:
 
     One cycle is named per strongly connected component: mending it shows the next.
     """
-    left = set(range(len(parents))).difference(topological(parents, _children(parents)))
+    left = set(range(len(parents))).difference(topological(parents, _children(parents)[0]))
     found: list[list[int]] = []
     for start, component in _components(parents, left):
         # Each member has a parent in its own component, so walking up from anywhere ends in a cycle.

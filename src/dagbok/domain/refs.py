@@ -37,6 +37,9 @@ _IN_PATH = re.compile(
     "|".join(rf"{q}(?:[^{q}\\{{]|\\[^{{]|\{{(?!\{{))*+{q}" for q in "'\"`") + r"|\{\{|\}\}|[{}]", re.DOTALL
 )
 
+#: Keys and indexes, from the params down.
+Path = tuple[str | int, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -116,9 +119,9 @@ def _path(text: str, more: str) -> str:
     return path
 
 
-def walk(params: Json) -> Iterable[tuple[tuple[str | int, ...], str]]:
+def walk(params: Json) -> Iterable[tuple[Path, str]]:
     """Yield the path and text of every string below `params`; object keys are names, not values."""
-    stack: list[tuple[tuple[str | int, ...], Any]] = [((), params)]
+    stack: list[tuple[Path, Any]] = [((), params)]
     while stack:
         path, item = stack.pop()
         if isinstance(item, str):
@@ -135,7 +138,23 @@ def named(params: Json) -> list[TaskId]:
     Raises:
         BadReference: A path is no JMESPath.
     """
+    if not may_refer(params):
+        return []
     return list(dict.fromkeys(task for _, text in walk(params) for ref in find(text) for task in ref.tasks))
+
+
+def refers(params: Json) -> bool:
+    """Whether `params` refer to a task at all. Raises as `named`, or finds a reference first."""
+    return may_refer(params) and any(ref.tasks for _, text in walk(params) for ref in find(text))
+
+
+def may_refer(params: Json) -> bool:
+    """Whether a string below `params` has a sign of a reference, which costs less than to look for one."""
+    if isinstance(params, str):
+        return "<" in params or "{{" in params
+    if isinstance(params, dict):
+        return any(map(may_refer, params.values()))
+    return isinstance(params, list) and any(map(may_refer, params))
 
 
 def resolve(params: Json, results: Mapping[TaskId, Json], *, max_bytes: int) -> Json:

@@ -56,7 +56,7 @@ class Step:
         self.task = task
         self.effect = effect
         params = task.tool_or_prompt.params
-        self.has_references = bool(params) and "edited" not in self.override and bool(refs.named(params))
+        self.has_references = bool(params) and "edited" not in self.override and refs.refers(params)
 
     @property
     def ended(self) -> bool:

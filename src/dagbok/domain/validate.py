@@ -48,6 +48,12 @@ _WHOLE = frozenset(
     | {"minItems", "maxItems"}
 )
 
+# What holds other values.
+_NESTED = frozenset({dict, list})
+
+# Whose params say what may be answered.
+_ASKING = frozenset({HUMAN, INFERENCE})
+
 # What a sub-task says of its attempts.
 _OF_TRIES = frozenset({"retry", "timeout_seconds", "idle_timeout_seconds"})
 
@@ -156,6 +162,7 @@ class _Check:
         self.problems: list[Problem] = []
         self._validators: dict[str, Any] = {}
         self._fits: dict[str, fitting.Fits] = {}  # by tool
+        self._bare: set[str] = set()  # tools that may be called without params
         self._suggestions = 0
         self._steps = JUDGING_STEPS  # of each default, so that all of them are bounded
         self._meant: dict[tuple[str, float], str | None] = {}  # by word of a `retry` that is not known
@@ -180,9 +187,11 @@ class _Check:
             if task is None:
                 continue
             params = task.tool_or_prompt.params
-            referenced = self._references(position, task) if params else {}
+            referenced = self._references(position, task) if params and refs.may_refer(params) else {}
             parents[position] = self._links(position, item, task, referenced, positions)
-            if params:
+            if not params and task.tool in self._bare:
+                continue
+            if params and not _NESTED.isdisjoint(map(type, params.values())):  # no secret stands at the top
                 self._secrets(position, task)
             self.check_params(position, task)
         shape = graph.acyclic(parents)
@@ -232,7 +241,10 @@ class _Check:
 
     def _positions(self, raw: Sequence[Json], tasks: Sequence[Task | None]) -> dict[TaskId, int]:
         """Return where each id stands. A sub-task with another fault still exists: depending on it is no problem."""
-        positions: dict[TaskId, int] = {}
+        positions = {task.id: position for position, task in enumerate(tasks) if task is not None}
+        if len(positions) == len(raw) and SYNTHESIS not in positions:
+            return positions
+        positions.clear()
         for position, (item, task) in enumerate(zip(raw, tasks, strict=True)):
             id = task.id if task else read_id(item.get("id")) if isinstance(item, dict) else None
             if id is None:
@@ -245,19 +257,17 @@ class _Check:
                 self._add("duplicate_id", message, "sub_tasks", position, "id")
         return positions
 
-    def _references(self, position: int, task: Task) -> dict[TaskId, str]:
-        """Return the tasks that the params name, each with the pointer of its first mention."""
-        found: dict[TaskId, str] = {}
+    def _references(self, position: int, task: Task) -> dict[TaskId, refs.Path]:
+        """Return the tasks that the params name, each with the place in them of its first mention."""
+        found: dict[TaskId, refs.Path] = {}
         for path, text in refs.walk(task.tool_or_prompt.params):
-            if "<" not in text and "{{" not in text:
-                continue
-            where = pointer_to("sub_tasks", position, "tool_or_prompt", "params", *path)
             try:
                 for reference in refs.find(text):
                     for name in reference.tasks:
-                        found.setdefault(name, where)
+                        found.setdefault(name, path)
             except BadReference as exc:
-                self.problems.append(Problem(where, exc.code, _ended(f"Sub-task {task.id!r}: {exc.message}")))
+                message = _ended(f"Sub-task {task.id!r}: {exc.message}")
+                self._add(exc.code, message, "sub_tasks", position, "tool_or_prompt", "params", *path)
         return found
 
     def _links(
@@ -265,21 +275,25 @@ class _Check:
         position: int,
         item: Mapping[str, Json],
         task: Task,
-        referenced: Mapping[TaskId, str],
+        referenced: Mapping[TaskId, refs.Path],
         positions: Mapping[TaskId, int],
     ) -> Sequence[int]:
         """Return the positions of the tasks it waits for."""
         names = (*task.dependencies, *referenced) if referenced else task.dependencies
+        if not names:
+            return ()
         if task.id not in names:
-            above = dict.fromkeys(positions.get(name, -1) for name in names)
-            if -1 not in above:
-                return tuple(above)
+            try:  # no `suppress`, which costs as much as the rest
+                return tuple(dict.fromkeys(map(positions.__getitem__, names)))
+            except KeyError:
+                pass  # told below
         parents: dict[int, None] = {}
         written = (index for index, name in enumerate(item.get("dependencies") or ()) if not says_none(name))
         for index, name in zip(written, task.dependencies, strict=False):
             where = pointer_to("sub_tasks", position, "dependencies", index)
             self._link(task, name, where, "unknown_dependency", "depends on", positions, parents)
-        for name, where in referenced.items():
+        for name, path in referenced.items():
+            where = pointer_to("sub_tasks", position, "tool_or_prompt", "params", *path)
             self._link(task, name, where, "unknown_reference", "refers to the result of", positions, parents)
         return tuple(parents)
 
@@ -341,13 +355,17 @@ class _Check:
             return
         where = ("sub_tasks", position, "tool_or_prompt", "params")
         try:
-            for violation in islice(self._violations(task), MAX_FAULTS):
-                message = _ended(f"Sub-task {task.id!r}, tool {task.tool!r}: {_shorten(violation.message)}")
-                self._add("invalid_params", message, *where, *violation.absolute_path)
+            fits = self._fits.get(task.tool) or self._compiled(task)
+            if not fits(task.tool_or_prompt.params):  # else references and secrets, too, fit as they are written
+                for violation in islice(self._violations(task), MAX_FAULTS):
+                    message = _ended(f"Sub-task {task.id!r}, tool {task.tool!r}: {_shorten(violation.message)}")
+                    self._add("invalid_params", message, *where, *violation.absolute_path)
+            elif not task.tool_or_prompt.params and task.tool not in _ASKING:
+                self._bare.add(task.tool)
         except Exception as exc:  # a schema that is none, a `$ref` into nothing, a pattern that is no regex, recursion
             message = f"the params cannot be checked with its schema: {_shorten(f'{type(exc).__name__}: {exc}')}"
             self._add("invalid_params", _ended(f"Sub-task {task.id!r}, tool {task.tool!r}: {message}"), *where)
-        if task.tool in (HUMAN, INFERENCE):
+        if task.tool in _ASKING:
             self._answer_schema(position, task)
         if task.tool == HUMAN:
             self._nobody_answers(position, task)
@@ -382,18 +400,20 @@ class _Check:
                 message = f"Sub-task {task.id!r}: the `default` is no answer to its question: {_shorten(fault.message)}"
                 self._add("bad_value", _ended(message), "sub_tasks", position, "default", *fault.absolute_path)
 
+    def _schema(self, task: Task) -> Mapping[str, Any]:
+        return HUMAN_PARAMS if task.action_type == HUMAN else self.tools[task.tool]
+
+    def _compiled(self, task: Task) -> fitting.Fits:
+        fits = self._fits[task.tool] = fitting.compiled(self._schema(task))
+        return fits
+
     def _violations(self, task: Task) -> Iterator[SchemaViolation]:
         """Yield what breaks the tool's schema, leaving out what a reference may still put right."""
-        schema = HUMAN_PARAMS if task.action_type == HUMAN else self.tools[task.tool]
-        fits = self._fits.get(task.tool)
-        if fits is None:
-            fits = self._fits[task.tool] = fitting.compiled(schema)
-        if fits(task.tool_or_prompt.params):
-            return  # references and secrets, too, fit as they are written
         validator = self._validators.get(task.tool)
         if validator is None:
             # An empty registry: a `$ref` to a URL must not make a check of data open a connection.
-            validator = self._validators[task.tool] = Draft202012Validator(schema, registry=Registry())
+            validator = Draft202012Validator(self._schema(task), registry=Registry())
+            self._validators[task.tool] = validator
         params, hidden = (
             task.tool_or_prompt.params,
             [path for path, _ in secrets.references(task.tool_or_prompt.params)],
