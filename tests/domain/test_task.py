@@ -63,6 +63,12 @@ def test_what_was_read_before_changes_nothing(document: list[dict[str, Any]]) ->
     assert Reading().all(document) == [by_the_model(item) for item in document]
 
 
+def test_what_equals_an_id_that_was_read_is_not_taken_for_it() -> None:
+    """To a dict, 1, 1.0 and true are one key; to a reader, true is no id."""
+    document = [{**PLAIN, "id": 1}, *({**PLAIN, "id": "b", "dependencies": [1, odd]} for odd in ODD)]
+    assert Reading().all(document) == [by_the_model(item) for item in document]
+
+
 @given(plans())
 def test_a_plan_is_outlined_as_its_model_is(document: dict[str, Any]) -> None:
     found = outline.read(document)

@@ -694,3 +694,18 @@ def test_a_misspelt_field_of_a_policy_is_named_with_what_it_was_meant_to_be() ->
     told = messages(many)
     compared = sum("Did you mean" in message for message in told)
     assert (len(told), compared) == (10_000, 100), "of many only the first are compared, which takes time"
+
+
+def test_each_of_several_bare_calls_is_judged_by_what_else_its_sub_task_says() -> None:
+    """Whether a tool may be called without params is asked once; a model is also told what to answer."""
+    tools = {"inference": {}, "note": {"type": "object", "properties": {"n": {"type": "integer"}}}}
+    shapes = [{"type": "object", "properties": {"a": {"type": kind}}} for kind in ("string", "no")]
+    tasks = [
+        *(task(id, action_type="inference", expected_output=shape) for id, shape in enumerate(shapes)),
+        *(task(2), task(3, dependencies=[9]), task(4, "no_tool"), task(5, "no_tool"), task(6, params={"n": "x"})),
+    ]
+    problems = check(plan_of(*tasks), tools)
+    assert [(problem.code, problem.pointer.split("/")[2]) for problem in problems] == [
+        ("bad_schema", "1"), ("unknown_dependency", "3"), ("unknown_tool", "4"), ("unknown_tool", "5"),
+        ("invalid_params", "6"),
+    ]  # fmt: skip
