@@ -118,6 +118,7 @@ class Service(Diary):
         self._worker = worker
         self._keys = Keys(reader)
         self._readiness = Readiness(reader)
+        self._effect = partial(_effect, registry)
 
     def close(self) -> None:
         """End the thread that asks whether the database is there."""
@@ -511,9 +512,6 @@ class Service(Diary):
         """Raise BadInput if `given`, which is stored beside the plan, holds the value of a secret."""
         if faults := literals(given, self.redactor, *path):
             raise BadInput(faults[0].message, problems=faults, outside_plan=True)
-
-    def _effect(self, task: Task) -> Effect:
-        return _effect(self.registry, task)
 
 
 def calls_of(registry: Registry, settings: Settings, redactor: Redactor) -> Calls:

@@ -118,6 +118,15 @@ def test_equals_in_natural_order_keep_the_plans_order() -> None:
     assert graph.natural(["01", "1", "001", "0"]) == [1, 2, 3, 0]
 
 
+@given(
+    st.lists(st.text(alphabet="019ab.٣", max_size=6), max_size=12)
+    | st.lists(st.from_regex("[0-9]{1,3}", fullmatch=True), max_size=9)
+)
+def test_ids_that_are_quick_to_compare_are_ranked_as_all_others(ids: list[str]) -> None:
+    last = "\U0010ffff" * 500  # too long for that, and so are then those beside it
+    assert graph.natural([*ids, last]) == [*graph.natural(ids), len(ids)]
+
+
 @given(st.lists(st.text(alphabet="019ab.٣", max_size=6), unique=True, max_size=12))
 def test_natural_order_ranks_anything(ids: list[str]) -> None:
     assert sorted(graph.natural(ids)) == list(range(len(ids)))

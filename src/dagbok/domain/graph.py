@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+_DIGITS: Final = re.compile(r"([0-9]+)")
+_SHORT: Final = 200  # characters: no number in them is slow to read
 _RUNS: Final = re.compile(r"[0-9]+|[^0-9]+")  # of digits, and of all else
 
 
@@ -141,12 +143,25 @@ def topological(parents: Sequence[Sequence[int]], children: Sequence[Sequence[in
 
 def natural(ids: Iterable[str]) -> list[int]:
     """Return for each id its rank in natural order: 2 before 10, "a2" before "a10"."""
-    keys = list(map(natural_key, ids))
+    keys = _natural_keys(list(ids))
     order = sorted(range(len(keys)), key=keys.__getitem__)  # which keeps equals in their order
     ranks = [0] * len(keys)
     for rank, position in enumerate(order):
         ranks[position] = rank
     return ranks
+
+
+def _natural_keys(ids: list[str]) -> list[Any]:
+    """Return for each id what sorts it among these."""
+    if max(map(len, ids), default=0) > _SHORT:
+        return list(map(natural_key, ids))
+    together = "".join(ids)
+    if together.isascii() and together.isdigit() and all(ids):
+        return list(map(int, ids))
+    keys: list[list[Any]] = list(map(_DIGITS.split, ids))  # texts and runs of digits in turns, a text first
+    for key in keys:
+        key[1::2] = map(int, key[1::2])
+    return keys
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

@@ -58,13 +58,13 @@ def new_steps(steps: Sequence[Step], parents: Sequence[Sequence[int]]) -> list[N
     ids = [step.task.id for step in steps]
     ranks = graph.natural(ids[: len(parents)])
     rows = [
-        _new_step(step, rank, [ids[parent] for parent in above])
+        _new_step(step, rank, values.text([ids[parent] for parent in above]) if above else _NO_DEPENDENCIES)
         for step, rank, above in zip(steps, ranks, parents, strict=False)
     ]
-    return rows + [_new_step(last, len(ranks), ()) for last in steps[len(ranks) :]]
+    return rows + [_new_step(last, len(ranks), _NO_DEPENDENCIES) for last in steps[len(ranks) :]]
 
 
-def _new_step(step: Step, position: int, above: Sequence[TaskId]) -> NewStep:
+def _new_step(step: Step, position: int, dependencies: JsonText) -> NewStep:
     task = step.task
     call, expected = task.tool_or_prompt, task.expected_output
     return NewStep(
@@ -76,8 +76,8 @@ def _new_step(step: Step, position: int, above: Sequence[TaskId]) -> NewStep:
         call.name,
         values.text(call.params) if call.params else _NO_PARAMS,
         expected if isinstance(expected, str) else values.text(expected),
-        values.text(above) if above else _NO_DEPENDENCIES,
-        step.effect.value,
+        dependencies,
+        step.effect._value_,
     )
 
 
