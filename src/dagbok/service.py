@@ -34,6 +34,7 @@ from dagbok.errors import BadInput, Conflict, DagbokError, NotFound, OutcomeUnkn
 from dagbok.forking import Forks, Wish
 from dagbok.notify import transitions
 from dagbok.settings import Settings
+from dagbok.store.batch import Created
 from dagbok.store.idempotency import Asked, Keys
 from dagbok.store.journal import Journal
 from dagbok.store.queries import Reader
@@ -207,22 +208,27 @@ class Service(Diary):
         await self._ensure_available()
         written = self._journal.create(new)
         written.add_done_callback(partial(transitions.log_created, new))
-        # A task of its own: a caller that goes away must not leave a durable execution that nobody runs.
-        created = asyncio.ensure_future(self._worker.submit(execution, written))
+        created = self._worker.submit(execution, written)
         if asked is not None:
-            self._keys.committing(asked, created)
-        for _ in range(SUBMIT_PATIENCE_S):
-            await asyncio.wait([created], timeout=1.0)
-            if created.done() or not self.ready:
-                break
-        if not created.done():
-            created.add_done_callback(lambda done: done.cancelled() or done.exception())
-            message = f"The database does not answer; {new.id} runs if it is written after all. Look before you retry."
-            raise OutcomeUnknown(message, execution_id=new.id)
-        made = created.result()
+            self._keys.committing(asked, written)
+        look = asyncio.get_running_loop().call_later(1.0, self._look, created, new.id, SUBMIT_PATIENCE_S - 1)
+        try:
+            made = await created
+        finally:
+            look.cancel()
         if asked is not None and made.existing:  # another process was faster
             asked.must_be(made.request_hash, made.execution_id)
         return Submitted(made.execution_id, made.dag_id, new.original_request, new.total_tasks, made.existing)
+
+    def _look(self, created: asyncio.Future[Created], execution_id: ExecutionId, seconds: int) -> None:
+        """Give a submission up once the database is known to be away, or has not written it `seconds` from now."""
+        if created.done():
+            return
+        if seconds and self.ready:
+            asyncio.get_running_loop().call_later(1.0, self._look, created, execution_id, seconds - 1)
+            return
+        message = f"The database does not answer; {execution_id} runs if it is written after all."
+        created.set_exception(OutcomeUnknown(f"{message} Look before you retry.", execution_id=execution_id))
 
     async def fork(
         self, execution_id: str, wish: Wish | None = None, *, by: str | None = None, idempotency_key: str | None = None

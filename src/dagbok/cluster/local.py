@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol
 
 from dagbok.cluster.alone import apply_and_release, redacted
@@ -165,19 +166,35 @@ class LocalWorker:
 
     # -- owning -----------------------------------------------------------------------------------------------------
 
-    async def submit(self, execution: Execution, committed: Awaitable[Created]) -> Created:
-        """Run an execution that names this worker as its owner, once its submission is `committed`. Raises as that.
+    def submit(self, execution: Execution, committed: asyncio.Future[Created]) -> asyncio.Future[Created]:
+        """Run an execution that names this worker as its owner, once its submission is `committed`.
 
         Where its idempotency key has an execution already, nothing was written of this one, and it does not run.
+
+        Returns:
+            What `committed` gives or raises, once the execution runs. Whatever becomes of this future, the execution
+            runs: a caller that goes away must not leave a durable execution that nobody runs.
         """
         self._arriving.add(execution.id)
+        arrived: asyncio.Future[Created] = asyncio.get_running_loop().create_future()
+        committed.add_done_callback(partial(self._arrive, execution, arrived))
+        return arrived
+
+    def _arrive(
+        self, execution: Execution, arrived: asyncio.Future[Created], committed: asyncio.Future[Created]
+    ) -> None:
+        self._arriving.discard(execution.id)
         try:
-            created = await committed
+            created = committed.result()
             if not created.existing:
                 self._scheduler.add(execution)
-            return created
-        finally:
-            self._arriving.discard(execution.id)
+        except (Exception, asyncio.CancelledError) as exc:
+            if not arrived.done():
+                arrived.set_exception(exc)
+                arrived.exception()  # retrieved: a caller that went away is no "never retrieved" warning
+        else:
+            if not arrived.done():
+                arrived.set_result(created)
 
     async def wait(self, execution_id: ExecutionId) -> None:
         """Return once the execution ended or waits for a person; see `Scheduler.wait`."""
