@@ -195,6 +195,7 @@ class Service(Diary):
         self, document: Json, options: Options, asked: Asked | None, *, large: bool, dag_id: DagId | None = None
     ) -> Submitted:
         if large:
+            self._readiness.expect()
             execution, new = await asyncio.to_thread(self._prepare, document, options, dag_id)
         else:
             execution, new = self._prepare(document, options, dag_id)

@@ -19,6 +19,7 @@ from dagbok.api import answers
 from dagbok.api.app import create_app
 from dagbok.api.reads import MAX_READS, MAX_TOGETHER, Reads, Whole
 from dagbok.app import Dagbok
+from dagbok.service import LARGE_PLAN, Service
 from dagbok.store import readiness
 from dagbok.store.queries import Reader
 from dagbok.tools.decorator import tool
@@ -243,5 +244,37 @@ def test_all_who_ask_whether_the_database_is_there_share_one_ping(
             monkeypatch.setattr(readiness, "READY_TIMEOUT_S", 60.0)
             assert all(await asyncio.gather(*(ask() for _ in range(20))))
             assert held.began <= 2
+
+    asyncio.run(main())
+
+
+def test_the_database_is_asked_while_a_large_plan_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its submission goes on as soon as it is checked, and asks nothing anew."""
+    asked, answered, pings = threading.Event(), threading.Event(), []
+    ping, prepare = Reader.ping, Service._prepare
+
+    def told_ping(reader: Reader) -> None:
+        pings.append(reader)
+        asked.set()
+        ping(reader)
+
+    def late_prepare(service: Service, *given: Any) -> Any:
+        assert asked.wait(60)
+        assert answered.wait(60)
+        return prepare(service, *given)
+
+    monkeypatch.setattr(Reader, "ping", told_ping)
+    monkeypatch.setattr(Service, "_prepare", late_prepare)
+    monkeypatch.setattr(readiness, "READY_FOR_S", 600.0)
+    large = plan(*(task(id, "wait", seconds=600) for id in range(LARGE_PLAN)))
+
+    async def main() -> None:
+        async with Dagbok(f"sqlite:///{tmp_path / 'dagbok.db'}") as dagbok:
+            submitted = asyncio.ensure_future(dagbok.submit(large))
+            assert await asyncio.to_thread(asked.wait, 60)
+            assert await dagbok.service.is_ready()
+            answered.set()
+            assert (await submitted).total_tasks == LARGE_PLAN
+            assert len(pings) == 1
 
     asyncio.run(main())
