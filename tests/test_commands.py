@@ -114,7 +114,7 @@ def test_a_command_waits_for_a_submission_that_is_durable_but_not_handed_over(da
     async def main() -> None:
         async with Dagbok(database_url, tools=[forever]) as dagbok:
             service = dagbok.service
-            execution, new = service._prepare(_plan("forever"), Options())
+            execution, new = service._prepare(_plan("forever"), None, Options(), None)
             created = await service._journal.create(new)
             committed = asyncio.get_running_loop().create_future()
             arriving = asyncio.ensure_future(service._worker.submit(execution, committed))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dagbok import Dagbok, tool
+from dagbok import Dagbok, app, tool
 from dagbok.domain.idempotency import request_hash
 from dagbok.errors import BadInput, IdempotencyInFlight, IdempotencyKeyReused, OutcomeUnknown, StoreUnavailable
-from dagbok.service import Options, Submitted
+from dagbok.service import Options, Service, Submitted
 from dagbok.store.database import Database
 from store import diary
 from store.faults import FaultyDatabase, away
@@ -199,3 +203,34 @@ def test_a_deadline_counts_from_the_submission_and_is_shown(database_url: str) -
             assert execution.options == {"deadlineSeconds": 90}
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("sub_tasks", "characters"), [(1, 70_000), (200, 10), (1, 10)])
+@pytest.mark.parametrize("as_text", [True, False])
+def test_the_loop_goes_on_while_a_large_plan_is_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sub_tasks: int, characters: int, as_text: bool
+) -> None:
+    """Large by its number of sub-tasks, or by its text alone; a small one is not worth the way to a thread."""
+    large = sub_tasks * characters > 1000
+    threads: list[bool] = []
+    for where, name in ((app, "parse"), (Service, "_prepare")):
+        monkeypatch.setattr(where, name, _telling(getattr(where, name), threads))
+    tasks = [{"id": id, "description": "x" * characters, "tool_or_prompt": {"name": "note"}} for id in range(sub_tasks)]
+    document = {**PLAN, "sub_tasks": tasks}
+
+    async def main() -> None:
+        async with Dagbok(f"sqlite:///{tmp_path / 'dagbok.db'}", tools=[note]) as dagbok:
+            submitted = await dagbok.submit(json.dumps(document) if as_text else document)
+            assert submitted.total_tasks == sub_tasks
+
+    asyncio.run(main())
+    expected = [characters > 1000] if as_text else []
+    assert threads == [*expected, large]
+
+
+def _telling(call: Callable[..., Any], threads: list[bool]) -> Callable[..., Any]:
+    def told(*given: Any) -> Any:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return call(*given)
+
+    return told

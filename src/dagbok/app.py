@@ -41,7 +41,7 @@ from dagbok.llm.extractive import HINT, NAME
 from dagbok.llm.inference import Inference, Synthesis
 from dagbok.llm.models import Models
 from dagbok.notify import transitions
-from dagbok.service import ClarificationNeeded, Fork, Options, Service, Submitted
+from dagbok.service import LARGE_PLAN_CHARS, ClarificationNeeded, Fork, Options, Service, Submitted
 from dagbok.settings import Settings, load
 from dagbok.store import migrations
 from dagbok.store.database import Database
@@ -257,9 +257,9 @@ class Dagbok:
             BadInput: An option cannot be used.
             Conflict: The plan asks for a clarification; the message holds the question.
         """
-        document = parse(plan) if isinstance(plan, str | bytes) else plan
+        document = await _document(plan)
         options = _options(title=title, labels=labels, deadline_seconds=deadline_seconds, failure_policy=failure_policy)
-        submitted = await self.service.submit(document, options, idempotency_key=idempotency_key)
+        submitted = await self.service.submit(document, options, large=_is_long(plan), idempotency_key=idempotency_key)
         if isinstance(submitted, ClarificationNeeded):
             raise Conflict(
                 f"The plan needs a clarification first: {submitted.query}", clarification_query=submitted.query
@@ -435,7 +435,7 @@ class Dagbok:
                 "/overrides/2/params/url".
             IdempotencyKeyReused, IdempotencyInFlight: As of `submit`.
         """
-        wish = Wish(from_task, overrides or {}, parse(plan) if isinstance(plan, str | bytes) else plan)
+        wish = Wish(from_task, overrides or {}, await _document(plan))
         return await self.service.fork(execution_id, wish, by=by, idempotency_key=idempotency_key)
 
     async def delete(self, execution_id: str, *, force: bool = False, by: str | None = None) -> int:
@@ -478,6 +478,17 @@ def _listed(model: Model | Sequence[Model]) -> Sequence[Model]:
     if not listed:
         raise Misconfigured("model=[] holds no model; leave it out for the one of the settings.")
     return listed
+
+
+async def _document(plan: Plan | Json | str | bytes) -> Plan | Json:
+    """Return a plan of which the text may be given. What is long is read in a thread: the loop goes on."""
+    if not isinstance(plan, str | bytes):
+        return plan
+    return await asyncio.to_thread(parse, plan) if _is_long(plan) else parse(plan)
+
+
+def _is_long(plan: object) -> bool:
+    return isinstance(plan, str | bytes) and len(plan) >= LARGE_PLAN_CHARS
 
 
 def _options(**given: Any) -> Options:

@@ -46,6 +46,8 @@ log = logging.getLogger("dagbok.service")
 
 #: Sub-tasks from which on checking and preparing a plan, 10 µs each, is done in a thread, so that the loop goes on.
 LARGE_PLAN = 200
+#: The same for so much JSON, whatever it consists of: 8 MiB take 0.2 s.
+LARGE_PLAN_CHARS = 64 * 1024
 #: How long a submission waits for its commit; less if the database is known to be away.
 SUBMIT_PATIENCE_S = 30
 #: How long a deletion by force waits for the end of what it cancelled, and how often it looks.
@@ -194,11 +196,12 @@ class Service(Diary):
     async def _submit(
         self, document: Json, options: Options, asked: Asked | None, *, large: bool, dag_id: DagId | None = None
     ) -> Submitted:
-        if large:
+        text = None if large else _encoded(document)
+        if large or (text is not None and len(text) >= LARGE_PLAN_CHARS):
             self._readiness.expect()
-            execution, new = await asyncio.to_thread(self._prepare, document, options, dag_id)
+            execution, new = await asyncio.to_thread(self._prepare, document, text, options, dag_id)
         else:
-            execution, new = self._prepare(document, options, dag_id)
+            execution, new = self._prepare(document, text, options, dag_id)
         return await self._create(execution, new, asked)
 
     async def _create(self, execution: Execution, new: NewExecution, asked: Asked | None) -> Submitted:
@@ -480,14 +483,16 @@ class Service(Diary):
     def _calls(self) -> Calls:
         return calls_of(self.registry, self.settings, self.redactor)
 
-    def _prepare(self, document: Json, options: Options, dag_id: DagId | None = None) -> tuple[Execution, NewExecution]:
+    def _prepare(
+        self, document: Json, text: JsonText | None, options: Options, dag_id: DagId | None
+    ) -> tuple[Execution, NewExecution]:
         if options != _NOTHING_ASKED:
             values.check({"title": options.title, "labels": dict(options.labels or {})})
             self._refuse_literals(asdict(options), "options")
-        text: JsonText | None = None
-        with suppress(BadInput):  # which `read` tells better
-            # The engine's own from here on: neither the caller nor a tool changes a plan that runs.
-            document = values.decode(text := values.encode(document))
+        if text is None:
+            text = _encoded(document)
+        if text is not None:  # the engine's own from here on: neither the caller nor a tool changes a plan that runs
+            document = values.decode(text)
         plan = read(document, self.registry.schemas(), self._limits, self.redactor, text=text)
         execution_id = ExecutionId(new_id("dag-exec_"))
         now_ms = self._worker.clock.now_ms()
@@ -519,6 +524,12 @@ class Service(Diary):
         """Raise BadInput if `given`, which is stored beside the plan, holds the value of a secret."""
         if faults := literals(given, self.redactor, *path):
             raise BadInput(faults[0].message, problems=faults, outside_plan=True)
+
+
+def _encoded(document: Json) -> JsonText | None:
+    with suppress(BadInput):  # which `read` tells better
+        return values.encode(document)
+    return None
 
 
 def calls_of(registry: Registry, settings: Settings, redactor: Redactor) -> Calls:
