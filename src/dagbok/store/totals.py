@@ -1,14 +1,16 @@
 """How many executions there are: counted up to a bound, estimated above it, at a cost that does not grow with them.
 
 To count a million takes longer than all else a list does. PostgreSQL keeps statistics, and its planner tells what it
-makes of them. SQLite keeps none; the rows at a few hundred places of the file say how many places hold a row, and how
-many of these are in a state. The places stay the same as rows come, so that the figure does not jump from page to page.
-Names both dialects, as `store/database.py` does.
+makes of them. SQLite keeps none, but numbers rows as they are made, and where some are gone it leaves holes. So what is
+behind those that were counted is cut into stretches, short ones first, and at one place in each it is seen how far the
+next few reach: as densely, it is taken, they stand in all of it. What is left of long ago, such as an execution that
+waits for a year, then costs those of today none of their places. The places stay the same as rows come, so that the
+figure does not jump from page to page. Names both dialects, as `store/database.py` does.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -18,12 +20,23 @@ from dagbok.store.schema import dag_executions
 
 #: Up to so many are counted.
 EXACT_TOTAL: Final = 10_000
-#: SQLite is asked about more than half as many rows, and at most so many.
-_SAMPLES: Final = 512
+#: A stretch is at least as long, by a power of two, as a share of what lies between it and those that were counted.
+_SHARE: Final = 32
+_SHORTEST: Final = 256
+#: How many of the next rows are looked for at a place.
+_NEXT: Final = 16
 #: Odd, so that its multiples meet every remainder of a power of two, in no order that rows might have.
 _SCATTER: Final = 2_654_435_761
 _ROW_NUMBER: Final = sa.literal_column("rowid", sa.Integer())
-_ENDS: Final = (func.min, func.max)  # each by itself: of both at once SQLite would read all rows
+#: The number of the last of the next rows at each place. By `created_at`, in whose order rows are numbered.
+_REACHED: Final = f"""
+WITH places(place) AS (VALUES {{places}})
+SELECT (
+    SELECT rowid FROM dag_executions
+    WHERE {{of}}created_at >= (SELECT created_at FROM dag_executions WHERE rowid >= place ORDER BY rowid LIMIT 1)
+    ORDER BY created_at, id LIMIT 1 OFFSET {_NEXT - 1}
+) FROM places
+"""  # noqa: S608 - a number
 _EXPLAINED: Final = "EXPLAIN (FORMAT JSON) SELECT 1 FROM dag_executions"
 
 
@@ -46,12 +59,14 @@ def total(connection: sa.Connection, status: str | None, *, exact: int | None = 
     of = dag_executions.c
     query = select(of.id) if status is None else select(of.id).where(of.status == status)
     # In the order of the list: the planner of PostgreSQL then reads the list's index, and not the table.
-    some = query.order_by(of.created_at.desc(), of.id.desc()).limit(bound + 1).subquery()
-    counted = connection.execute(select(func.count()).select_from(some)).scalar_one()
+    listed = query.order_by(of.created_at.desc(), of.id.desc())
+    counted = connection.execute(select(func.count()).select_from(listed.limit(bound + 1).subquery())).scalar_one()
     if counted <= bound:
         return Total(counted, False)
-    estimate = _sampled if connection.dialect.name == "sqlite" else _planned
-    return Total(max(bound + 1, estimate(connection, status)), True)
+    if connection.dialect.name == "sqlite":
+        last = listed.with_only_columns(_ROW_NUMBER, of.created_at).limit(1).offset(bound)
+        return Total(max(counted, _sampled(connection, status, counted, last)), True)
+    return Total(max(counted, _planned(connection, status)), True)
 
 
 def _planned(connection: sa.Connection, status: str | None) -> int:
@@ -63,30 +78,56 @@ def _planned(connection: sa.Connection, status: str | None) -> int:
     return int(orjson.loads(plan)[0]["Plan"]["Plan Rows"])
 
 
-def _sampled(connection: sa.Connection, status: str | None) -> int:
-    """Return how many rows there are by those at some places of the range in which SQLite has numbered them."""
-    first, last = (
-        connection.execute(select(end(_ROW_NUMBER)).select_from(dag_executions)).scalar_one() for end in _ENDS
+def _sampled(connection: sa.Connection, status: str | None, counted: int, last: sa.Select[Any]) -> int:
+    """Return how many rows there are: `counted`, of which `last` selects the oldest, and what is numbered before it."""
+    oldest, created_at = connection.execute(last).one()
+    numbered = select(_ROW_NUMBER, dag_executions.c.created_at).limit(1)
+    first, _ = connection.execute(numbered.order_by(_ROW_NUMBER)).one()
+    newest, made_at = connection.execute(numbered.order_by(_ROW_NUMBER.desc())).one()
+    if made_at < created_at:  # the clock was set back: what was made since is in the list behind all that were counted
+        oldest, counted = newest + 1, 0
+    stretches = cut(first, oldest)
+    if not stretches:
+        return counted
+    # Written out: to bind hundreds of parameters takes longer.
+    reached = _REACHED.format(
+        of="" if status is None else "status = ? AND ", places=", ".join(f"({stretch.place})" for stretch in stretches)
     )
-    places = sample(first, last)
-    # Written out: to bind hundreds of parameters takes twice as long as to look at the rows.
-    found = f"SELECT count(*) FROM dag_executions WHERE rowid IN ({', '.join(map(str, places))})"  # noqa: S608 - numbers
-    if status is None:
-        number = int(connection.exec_driver_sql(found).scalar_one())
-    else:  # `+`: not by the index of the states
-        number = int(connection.exec_driver_sql(f"{found} AND +status = ?", (status,)).scalar_one())
-    return round((last - first + 1) * number / len(places))
+    found = connection.exec_driver_sql(reached, () if status is None else (status,)).scalars()
+    return round(counted + sum(map(_rows, stretches, found)))
 
 
-def sample(first: int, last: int) -> list[int]:
-    """Return places from `first` to `last`, one in each stretch of a length that is a power of two.
+class Stretch(NamedTuple):
+    """Row numbers from `start` up to, and without, `end`."""
 
-    They stay when `last` grows, until the stretches double.
+    start: int
+    end: int
+    place: int  #: the one of them where is looked
+
+
+def cut(first: int, end: int) -> list[Stretch]:
+    """Return stretches from `end` down to `first`, the longer the farther from `end`.
+
+    They begin at multiples of their length, a power of two, so that they stay when `end` grows, until two become one.
     """
-    stretch = 1
-    while (last - first + 1) > stretch * _SAMPLES:
-        stretch *= 2
-    scattered = (
-        number * stretch + number * _SCATTER % stretch for number in range(first // stretch, last // stretch + 1)
-    )
-    return [place for place in scattered if first <= place <= last]
+    stretches: list[Stretch] = []
+    top = end
+    while end > first:
+        length = 1 << ((top - end) // _SHARE + _SHORTEST).bit_length() - 1
+        number = (end - 1) // length
+        start = max(number * length, first)
+        place = number * length + number * _SCATTER % length
+        stretches.append(Stretch(start, end, min(max(place, start), end - 1)))
+        end = start
+    return stretches
+
+
+def _rows(stretch: Stretch, reached: int | None) -> float:
+    """Return how many rows a stretch has if they stand in it as at its place, whose next ones reach to `reached`.
+
+    One less than these by how far it is to the last: on average that is right, where all of them are too many (Haldane,
+    "On a method of estimating frequencies", Biometrika 33, 1945).
+    """
+    if reached is None:  # fewer than that many follow
+        return 0.0
+    return (stretch.end - stretch.start) * (_NEXT - 1) / max(_NEXT - 1, reached - stretch.place)
