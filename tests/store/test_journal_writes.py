@@ -126,6 +126,25 @@ def test_nothing_of_an_earlier_try_stays_on_a_row_that_ends_plainly(database: Da
         assert (rows[step.task_id]["input_bytes"], rows[step.task_id]["result_bytes"]) == (None, 1)
 
 
+def test_nothing_is_kept_in_memory_of_what_is_claimed_and_left_as_it_is(database: Database) -> None:
+    """A process without a tool leaves what needs it, at every start, and may itself run for months."""
+    new = diary.new_execution()
+
+    async def main() -> None:
+        async with diary.journal(database) as journal:
+            await journal.create(new)
+            for epoch in (2, 3):  # once it was its own, and once it was not
+                assert (await journal.claim(new.id, "engine-2")).epoch == epoch
+                assert journal._committer.known == {}
+            await journal.append(diary.changes(new.id, 1, epoch=3))
+            assert list(journal._committer.known) == [new.id], "what it writes it knows"
+            with pytest.raises(StoreRejected):
+                await journal.append(diary.changes(new.id, 2, diary.step("none"), epoch=3))
+            assert journal._committer.known == {}, "and not once that is given up"
+
+    asyncio.run(main())
+
+
 #: Of each column something that it does not hold at the end.
 SOME: dict[str, Any] = dict.fromkeys(StepRow._fields[2:-1], 7) | {
     "reason": "approved", "input": '{"a":1}', "result": "2", "error": "no", "error_code": "x",

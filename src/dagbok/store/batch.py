@@ -273,7 +273,7 @@ def _measure(text: str) -> tuple[int, bytes | None]:
 
 def _drop_replaced(writer: Writer, statements: Statements, changes: Changes, known: Known) -> None:
     rows = _known(changes, known)
-    if rows is None:  # neither created nor claimed by this journal
+    if rows is None:  # the first append of an execution that this journal did not create
         found = writer.select(statements.blob_names, (changes.execution_id,))
         rows = known[changes.execution_id] = Rows(changes.epoch, {name for (name,) in found})
     if not (names := rows.blobs):

@@ -134,6 +134,7 @@ class Committer:
                         middle = len(items) // 2
                         pending[-1:] = [items[middle:], items[:middle]]
                         continue
+                    self.known.pop(items[0].execution_id, None)  # given up, or learned anew
                     outcomes = [(items[0].future, self._as_ours(exc))]
                 pending.pop()
                 self._tell(outcomes)

@@ -20,7 +20,7 @@ from dagbok.domain.records import Changes, NewExecution, StoredExecution
 from dagbok.domain.values import Json
 from dagbok.errors import OutcomeUnknown
 from dagbok.store import repeats, retention, takeover
-from dagbok.store.batch import Append, Create, Created, Item, Rows, size
+from dagbok.store.batch import Append, Create, Created, Item, size
 from dagbok.store.commit import Committer, GivenUp, Outcome
 from dagbok.store.database import Database
 from dagbok.store.lock import EngineLock
@@ -114,8 +114,9 @@ class Journal:
         """
 
         def run() -> StoredExecution:
-            stored, names = takeover.claim(self._database, execution_id, owner)
-            self._committer.known[execution_id] = Rows(stored.epoch, names)
+            stored = takeover.claim(self._database, execution_id, owner)
+            # Of what an earlier owner wrote. The first append learns it anew: not all that is claimed is written.
+            self._committer.known.pop(execution_id, None)
             return stored
 
         return self._call(run)

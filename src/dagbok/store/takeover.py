@@ -24,10 +24,8 @@ from dagbok.store.queries import join_blobs
 from dagbok.store.schema import ENDED, attempts, commands, dag_executions, human_inputs, plans, sub_steps
 
 
-def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[StoredExecution, set[str]]:
-    """Make `owner` the owner of the execution, and return it with the names of its blobs.
-
-    Repeating it claims again, with the next epoch.
+def claim(database: Database, execution_id: ExecutionId, owner: str) -> StoredExecution:
+    """Make `owner` the owner of the execution, and return it. Repeating it claims again, with the next epoch.
 
     Raises:
         NotFound: There is no such execution.
@@ -58,7 +56,7 @@ def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[St
         for name in (FINAL_RESULT, SYNTHESIS_RESULT):
             header[name] = large.get(name, header[name])
         steps, effects, overrides = _steps(connection, execution_id, large)
-        stored = StoredExecution(
+        return StoredExecution(
             id=execution_id,
             dag_id=row["dag_id"],
             plan=row["document"],
@@ -75,7 +73,6 @@ def claim(database: Database, execution_id: ExecutionId, owner: str) -> tuple[St
             parked=parked,
             overrides=overrides,
         )
-    return stored, set(large)
 
 
 def delete(database: Database, execution_id: ExecutionId, *, only_ended: bool = False) -> int:
