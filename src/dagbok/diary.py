@@ -6,7 +6,7 @@ as text; `dagbok.wire` turns them into what clients see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -64,6 +64,10 @@ class Diary:
             raise BadInput(f"`status` is {status!r}; it is one of {words}.", pointer="/status")
         after = begins_behind(cursor, offset=offset, status=status)
         return self.reader.list_executions(limit=limit, offset=offset, status=status, after=after)
+
+    def each_execution(self, status: ExecutionStatus) -> Iterator[Row]:
+        """Go through all executions in a state, newest first, as `list_executions` shows them; nothing is counted."""
+        return self.reader.each_execution(status)
 
     def beginning_with(self, start: str, *, limit: int) -> Sequence[str]:
         """Return at most `limit` of the executions whose id begins so, the newest first."""

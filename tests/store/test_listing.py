@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from dagbok.diary import Diary
 from dagbok.domain.listing import Place
+from dagbok.domain.states import ExecutionStatus
 from dagbok.store import totals
 from dagbok.store.database import Database
 from dagbok.store.queries import Reader
@@ -174,6 +175,19 @@ def test_an_offset_passes_over_so_many_of_the_same_list(template: Database, stat
     if page.next_cursor is not None:
         behind = diary.list_executions(limit=10, status=status, cursor=page.next_cursor)
         assert [row["id"] for row in behind.items] == wanted[offset + 10 : offset + 20]
+
+
+@pytest.mark.parametrize(("status", "pages"), [("completed", 3), ("failed", 1), ("waiting", 1), ("cancelled", 1)])
+def test_whoever_goes_through_all_of_a_state_has_none_counted(template: Database, status: str, pages: int) -> None:
+    states = "CASE WHEN i <= 201 THEN 'completed' WHEN i <= 301 THEN 'failed' ELSE 'waiting' END"
+    _copy(template, 302, status=states)
+    diary = Diary(Reader(template))
+    seen: list[Any] = []
+    heard = _statements(lambda: seen.extend(islice(diary.each_execution(ExecutionStatus(status)), 1_000)))
+    assert [row["id"] for row in seen] == _ids(template, status)
+    assert len(heard) == pages, "a statement for each page"
+    shown = diary.list_executions(limit=3, status=status).items
+    assert seen[:3] == shown, "they are shown as in the list"
 
 
 def test_executions_are_found_by_the_start_of_their_id(template: Database) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -18,7 +18,7 @@ from dagbok.cli.questions import asks
 from dagbok.cli.terminal import clean, is_terminal, line, note, out
 from dagbok.cli.words import SIGNS, ago, aligned, left, local, shown_error, shown_id
 from dagbok.diary import Diary
-from dagbok.domain.listing import MAX_LIMIT, Place, begins_behind
+from dagbok.domain.listing import Place, begins_behind
 from dagbok.domain.records import Page
 from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import BadInput, NotFound
@@ -136,7 +136,8 @@ def _page(
         return diary.list_executions(limit=limit, offset=offset, status=status, cursor=cursor)
     diary.list_executions(limit=limit, offset=offset)  # which judges the figures
     after = begins_behind(cursor, offset=offset, status=status)
-    found = [row for row in _unfinished(diary) if _seen(row, owner) == status]
+    open_ = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.WAITING)
+    found = [row for word in open_ for row in diary.each_execution(word) if _seen(row, owner) == status]
     found.sort(key=_place, reverse=True)
     behind = [row for row in found if after is None or _place(row) < after][offset:]
     more = _place(behind[limit - 1]).cursor(status) if len(behind) > limit else None
@@ -145,15 +146,6 @@ def _page(
 
 def _place(row: Mapping[str, Any]) -> Place:
     return Place(row["created_at"], row["id"])
-
-
-def _unfinished(diary: Diary) -> Iterator[Mapping[str, Any]]:
-    for status in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.WAITING):
-        page = diary.list_executions(limit=MAX_LIMIT, status=status)
-        yield from page.items
-        while page.next_cursor is not None:
-            page = diary.list_executions(limit=MAX_LIMIT, status=status, cursor=page.next_cursor)
-            yield from page.items
 
 
 def _seen(row: Mapping[str, Any], owner: Owner | None) -> str:

@@ -55,6 +55,8 @@ _LISTED: Final = (
     *(column for column in dag_executions.c if column not in _LARGE),
     *(sa.case((func.length(column) <= INLINE_BYTES, column)).label(column.name) for column in _LARGE),
 )
+#: So many executions are read at once where somebody goes through all.
+_WALKED: Final = 100
 
 
 class Reader:
@@ -121,25 +123,21 @@ class Reader:
             after: Only those behind this one, wherever it is.
             exact_total: See `totals.total`.
         """
-        of = dag_executions.c
-        newest_first = of.created_at.desc(), of.id.desc()
-        where = [] if status is None else [of.status == str(status)]
-        behind = [] if after is None else [sa.tuple_(of.created_at, of.id) < sa.tuple_(*map(sa.literal, after))]
-        query = select(*_LISTED).order_by(*newest_first)
-        if offset or status is not None:
-            # Their ids come from the index alone: what is passed over is not read, and PostgreSQL, which would go
-            # through the whole list where a state is a common one, has no reason to, though none of late may be in it.
-            ids = select(of.id).where(*where, *behind).order_by(*newest_first).limit(limit + 1).offset(offset)
-            query = query.where(of.id.in_(ids))
-        else:
-            query = query.where(*behind).limit(limit + 1)
+        word = None if status is None else str(status)
         with self._connection() as connection:
-            rows = [dict(row) for row in connection.execute(query).mappings()]
-            number, is_estimate = total(connection, None if status is None else str(status), exact=exact_total)
-        items = rows[:limit]
-        more = Place(items[-1]["created_at"], items[-1]["id"]) if len(rows) > limit else None
-        next_cursor = None if more is None else more.cursor(None if status is None else str(status))
-        return Page(items, number, limit, offset, next_cursor, is_estimate)
+            items, more = _page(connection, limit, offset, word, after)
+            number, is_estimate = total(connection, word, exact=exact_total)
+        return Page(items, number, limit, offset, None if more is None else more.cursor(word), is_estimate)
+
+    def each_execution(self, status: ExecutionStatus | str) -> Iterator[Row]:
+        """Go through all executions in a state, newest first, as `list_executions` shows them; nothing is counted."""
+        after: Place | None = None
+        while True:
+            with self._connection() as connection:
+                items, after = _page(connection, _WALKED, 0, str(status), after)
+            yield from items
+            if after is None:
+                return
 
     def beginning_with(self, start: str, *, limit: int) -> list[ExecutionId]:
         """Return at most `limit` of the executions whose id begins so, the newest first."""
@@ -405,6 +403,27 @@ class Reader:
         changed = bool(set(seen) - set(self._seen_commands))
         self._seen_commands = seen
         return changed
+
+
+def _page(
+    connection: sa.Connection, limit: int, offset: int, status: str | None, after: Place | None
+) -> tuple[list[Row], Place | None]:
+    """Return a page of executions, newest first, and where the next one begins, if there is one."""
+    of = dag_executions.c
+    newest_first = of.created_at.desc(), of.id.desc()
+    where = [] if status is None else [of.status == status]
+    behind = [] if after is None else [sa.tuple_(of.created_at, of.id) < sa.tuple_(*map(sa.literal, after))]
+    query = select(*_LISTED).order_by(*newest_first)
+    if offset or status is not None:
+        # Their ids come from the index alone: what is passed over is not read, and PostgreSQL, which would go
+        # through the whole list where a state is a common one, has no reason to, though none of late may be in it.
+        ids = select(of.id).where(*where, *behind).order_by(*newest_first).limit(limit + 1).offset(offset)
+        query = query.where(of.id.in_(ids))
+    else:
+        query = query.where(*behind).limit(limit + 1)
+    rows: list[Row] = [dict(row) for row in connection.execute(query).mappings()]
+    items = rows[:limit]
+    return items, Place(items[-1]["created_at"], items[-1]["id"]) if len(rows) > limit else None
 
 
 def join_blobs(connection: sa.Connection, execution_id: ExecutionId, *names: str) -> dict[str, JsonText]:
