@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from benchmarks.environments import PINS
 from benchmarks.program import Incomplete, Orders
 from benchmarks.subjects import SUBJECTS, dagbok_library, raw_rows
 from benchmarks.subjects.dagbok_library import Library
-from benchmarks.workloads import WORKLOADS, Unit, fan, layers
+from benchmarks.workloads import WORKLOADS, Unit, chain, fan, layers
 from dagbok import Dagbok, tool
 from dagbok.errors import ToolError
 from dagbok.store import schema
@@ -99,7 +100,7 @@ def test_by_readiness_runs_each_task_once_and_after_its_parents() -> None:
 
 def test_the_raw_limit_writes_what_dagbok_writes(empty_database_url: str, tmp_path: Path) -> None:
     """Otherwise it would be no limit of Dagbok's. More tasks than its ways for few rows are meant for."""
-    unit = Unit(fan(raw_rows.MANY), 2)
+    unit = Unit(fan(max(raw_rows.MANY, raw_rows.GROUP)), 2)
 
     async def write(opened: program.Open, url: str) -> dict[str, list[str]]:
         async with opened(Orders("W3", url)) as bench:
@@ -109,6 +110,36 @@ def test_the_raw_limit_writes_what_dagbok_writes(empty_database_url: str, tmp_pa
     raw = asyncio.run(write(raw_rows.opened, empty_database_url))
     own = asyncio.run(write(dagbok_library.opened, f"sqlite:///{tmp_path}/own.db"))
     assert raw == own
+
+
+def test_the_raw_limit_writes_the_columns_that_dagbok_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that wrote more would be slower than it has to be, and look like a limit all the same."""
+    connect = sqlite3.connect
+    said: list[str] = []
+
+    def listening(*given: Any, **more: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*given, **more)
+        connection.set_trace_callback(said.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", listening)
+
+    async def updates(opened: program.Open, name: str) -> set[tuple[str, ...]]:
+        async with opened(Orders("W3", f"sqlite:///{tmp_path}/{name}.db")) as bench:
+            said.clear()  # what the tables took
+            for unit in (Unit(chain(5)), Unit(fan(2 * raw_rows.GROUP))):
+                await _run(bench, unit)
+        return set(filter(None, map(_updated, said)))
+
+    own = asyncio.run(updates(dagbok_library.opened, "own"))
+    assert len(own) == 3
+    assert asyncio.run(updates(raw_rows.opened, "raw")) == own
+
+
+def _updated(statement: str) -> tuple[str, ...]:
+    """Return the table that a statement updates, and the columns that it sets."""
+    found = re.match(r"UPDATE (\w+) SET (.*?)\s(?:FROM|WHERE)\s", statement, re.DOTALL)
+    return (found[1], *sorted(re.findall(r"(\w+)\s*=", found[2]))) if found else ()
 
 
 def _contents(url: str) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 One commit for all submissions, then one for each level of the graph: its starts, results, counters and events. That is
 the least number of commits in which a task starts after its parents are durable. A test compares the tables that come
-of it with those of Dagbok.
+of it with those of Dagbok, and which columns an update writes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import uuid_utils
 
 from benchmarks.workloads import RESULT, Graph, Unit
-from dagbok.domain.records import HeaderRow, NewStep, StepRow
+from dagbok.domain.records import HeaderRow, NewStep
 from dagbok.domain.states import ExecutionStatus, StepStatus
 from dagbok.service import plan_hash
-from dagbok.store.statements import EXECUTION_COLUMNS
+from dagbok.store.statements import COUNTERS, EXECUTION_COLUMNS, PLAIN
 
 Row = tuple[Any, ...]
 
@@ -32,8 +32,9 @@ STEP = (*NewStep._fields, "id", "execution_id", "status", "attempt", "revision",
 EVENT = ("seq", "type", "task_id", "at", "data", "execution_id")
 #: What an update sets, and then what it finds its row by.
 HEADER_SET = (*HeaderRow._fields, "last_event_seq", "owner")
+COUNTERS_SET = (*COUNTERS, "last_event_seq")
 HEADER_KEY = ("id", "epoch")
-STEP_SET = (*(name for name in StepRow._fields if name != "task_id"), "input_bytes", "result_bytes")
+STEP_SET = (*(name for name in PLAIN if name != "task_id"), "result", "result_bytes")
 STEP_KEY = ("execution_id", "task_id")
 
 
@@ -42,7 +43,8 @@ class Group:
     """What one commit writes."""
 
     inserts: dict[str, tuple[Sequence[str], list[Row]]] = field(default_factory=dict)  #: by table: columns and rows
-    headers: list[Row] = field(default_factory=list)
+    headers: list[Row] = field(default_factory=list)  #: of executions that begin or end
+    counters: list[Row] = field(default_factory=list)  #: of those of which only these move
     steps: list[Row] = field(default_factory=list)
 
 
@@ -113,17 +115,18 @@ class _Execution:
     def run(self, tasks: Sequence[str], group: Group, events: list[Row]) -> None:
         """Add that `tasks` started and completed."""
         now, total = self._now, len(self._graph.parents)
-        if not self._done:
+        begins = not self._done
+        if begins:
             events.append(self.event("execution.started"))
         events += [self.event("substep.started", task, {"attempt": 1, "tool": "noop"}) for task in tasks]
         size = len(_RESULT)
         ended = {"attempt": 1, "durationMs": 0, "resultBytes": size}
         events += [self.event("substep.completed", task, ended) for task in tasks]
         changed = {
-            "status": StepStatus.COMPLETED.value, "attempt": 1, "revision": 0, "result": _RESULT, "started_at": now,
+            "status": StepStatus.COMPLETED.value, "attempt": 1, "result": _RESULT, "started_at": now,
             "completed_at": now, "duration_ms": 0, "updated_at": now, "result_bytes": size,
         }  # fmt: skip
-        values = tuple(changed.get(name) for name in STEP_SET)
+        values = tuple(changed[name] for name in STEP_SET)
         group.steps += [(*values, self.id, task) for task in tasks]
         self._done += len(tasks)
         over = self._done == total
@@ -136,4 +139,5 @@ class _Execution:
             "final_result": _RESULT if over else None, "retry_count": 0, "updated_at": now,
             "last_event_seq": self._seq, "owner": None if over else "raw",
         }  # fmt: skip
-        group.headers.append((*(header.get(name) for name in HEADER_SET), self.id, 1))
+        names, rows = (HEADER_SET, group.headers) if begins or over else (COUNTERS_SET, group.counters)
+        rows.append((*(header.get(name) for name in names), self.id, 1))
