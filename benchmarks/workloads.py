@@ -50,8 +50,8 @@ class Graph:
         factor = critical_path_s / self.critical_path_s()
         return Graph(self.name, self.parents, {task: seconds * factor for task, seconds in self.seconds.items()})
 
-    def plan(self) -> dict[str, Any]:
-        """Return the graph as a plan whose tasks call `noop`, or `work` where they take time."""
+    def plan(self, request: str = "") -> dict[str, Any]:
+        """Return the graph as a plan whose tasks call `noop`, or `work` where they take time, for `request`."""
         tasks = [
             {
                 "id": task,
@@ -62,7 +62,7 @@ class Graph:
             }
             for task, above in self.parents.items()
         ]
-        return {"original_request": self.name, "intent": {"primary": "benchmark"}, "sub_tasks": tasks}
+        return {"original_request": request or self.name, "intent": {"primary": "benchmark"}, "sub_tasks": tasks}
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,10 @@ class Unit:
     def steps(self) -> int:
         """How many tasks have to end."""
         return len(self.graph.parents) * self.copies
+
+    def plans(self, run: int) -> list[dict[str, Any]]:
+        """Return the plan of each copy. Each has words of its own in each run, so that none is stored already."""
+        return [self.graph.plan(f"{self.graph.name}, copy {copy} of run {run}") for copy in range(self.copies)]
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,9 @@ def test_a_run_of_dagbok_that_completes_without_some_of_its_steps_has_no_time(tm
     class Skipping(Library):
         async def prepare(self, unit: Unit) -> None:
             await super().prepare(unit)
-            for task in self._plan["sub_tasks"]:
-                task["on_failure"] = "skip"
+            for plan in self._plans:
+                for task in plan["sub_tasks"]:
+                    task["on_failure"] = "skip"
 
     async def run() -> None:
         async with Dagbok(f"sqlite:///{tmp_path}/d.db", tools=[noop]) as dagbok:
@@ -104,12 +105,14 @@ def test_the_raw_limit_writes_what_dagbok_writes(empty_database_url: str, tmp_pa
 
     async def write(opened: program.Open, url: str) -> dict[str, list[str]]:
         async with opened(Orders("W3", url)) as bench:
-            await _run(bench, unit)
+            for _ in range(2):
+                await _run(bench, unit)
         return _contents(url)
 
     raw = asyncio.run(write(raw_rows.opened, empty_database_url))
     own = asyncio.run(write(dagbok_library.opened, f"sqlite:///{tmp_path}/own.db"))
     assert raw == own
+    assert len(own["plans"]) == 4, "each run and each copy has a plan of its own: no row is there from the warm-up"
 
 
 def test_the_raw_limit_writes_the_columns_that_dagbok_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ which W6 exceeds.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
@@ -24,17 +25,18 @@ class Library:
 
     def __init__(self, dagbok: Dagbok) -> None:
         self._dagbok = dagbok
-        self._plan: dict[str, Any] = {}
+        self._plans: list[dict[str, Any]] = []
+        self._runs = itertools.count()
         self._accepted_s: list[float] = []
 
     async def prepare(self, unit: Unit) -> None:
-        """Write the plan, as an agent has done before it submits."""
-        self._plan = unit.graph.plan()
+        """Write the plans, as agents have done before they submit."""
+        self._plans = unit.plans(next(self._runs))
 
     async def run(self, unit: Unit) -> list[str]:
         """Submit all, wait for all."""
         began = perf_counter()
-        submitted = await asyncio.gather(*(self._dagbok.submit(self._plan) for _ in range(unit.copies)))
+        submitted = await asyncio.gather(*map(self._dagbok.submit, self._plans))
         self._accepted_s.append(perf_counter() - began)
         ids = [each.execution_id for each in submitted]
         await asyncio.gather(*(self._dagbok.service.wait(id) for id in ids))

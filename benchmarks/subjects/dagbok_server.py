@@ -8,6 +8,7 @@ only after the clock has stopped.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 import subprocess
@@ -34,29 +35,33 @@ class Served:
         self._host, self._port = parts.hostname, parts.port
         self._server = server
         self._connections: list[Connection] = []
-        self._request = b""
+        self._requests: list[bytes] = []
+        self._runs = itertools.count()
         self._before = 0.0
         self._server_cpu_s: list[float] = []
 
     async def prepare(self, unit: Unit) -> None:
-        """Write the request, and open as many connections as there are executions."""
-        body = json.dumps(unit.graph.plan()).encode()
-        head = (
-            f"POST /api/v1/execute-dag HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nPrefer: wait={WAIT_S}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        self._request = head.encode() + body
+        """Write the requests, and open as many connections as there are executions."""
+        self._requests = [self._request(plan) for plan in unit.plans(next(self._runs))]
         while len(self._connections) < unit.copies:
             self._connections.append(await asyncio.open_connection(self._host, self._port))
         self._before = program.cpu_s_of(self._server)
 
+    def _request(self, plan: dict[str, Any]) -> bytes:
+        body = json.dumps(plan).encode()
+        head = (
+            f"POST /api/v1/execute-dag HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nPrefer: wait={WAIT_S}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
     async def run(self, unit: Unit) -> list[tuple[bytes, bytes]]:
         """Post all together, and return all answers."""
-        return await asyncio.gather(*(self._post(each) for each in self._connections[: unit.copies]))
+        return await asyncio.gather(*map(self._post, self._connections, self._requests))
 
-    async def _post(self, connection: Connection) -> tuple[bytes, bytes]:
+    async def _post(self, connection: Connection, request: bytes) -> tuple[bytes, bytes]:
         reader, writer = connection
-        writer.write(self._request)
+        writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(
             int(line.partition(b":")[2]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")

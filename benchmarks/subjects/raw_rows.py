@@ -8,11 +8,11 @@ rows, which were the fastest of what the drivers can do; durability is as Dagbok
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, nullcontext
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import orjson
@@ -45,10 +45,11 @@ class Raw:
         self._version = version
         self._before = 0
         self._commits: list[Commit] = []
+        self._runs = itertools.count()
 
     async def prepare(self, unit: Unit) -> None:
         """Make the rows."""
-        self._commits = [self._writer(group) for group in groups(unit)]
+        self._commits = [self._writer(group) for group in groups(unit, next(self._runs))]
         self._before = self._count()
 
     async def run(self, unit: Unit) -> None:
@@ -74,7 +75,9 @@ def sqlite_writer(connection: sqlite3.Connection) -> Writer:
         def add(rows: Sequence[Row], one: str, several: str) -> None:
             together = len(rows) // GROUP * GROUP
             for first in range(0, together, GROUP):
-                work.append((connection.execute, several, tuple(chain.from_iterable(rows[first : first + GROUP]))))
+                work.append(
+                    (connection.execute, several, tuple(itertools.chain.from_iterable(rows[first : first + GROUP])))
+                )
             if together < len(rows):
                 work.append((connection.executemany, one, rows[together:]))
 
@@ -160,8 +163,7 @@ def _updates(group: Group) -> list[tuple[str, Sequence[str], Sequence[str], Sequ
 
 
 def _insert(table: str, columns: Sequence[str], mark: str) -> str:
-    insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"
-    return f"{insert} ON CONFLICT DO NOTHING" if table == "plans" else insert  # executions may share a plan
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"
 
 
 def _update(table: str, columns: Sequence[str], key: Sequence[str], mark: str) -> str:

@@ -48,14 +48,13 @@ class Group:
     steps: list[Row] = field(default_factory=list)
 
 
-def groups(unit: Unit) -> list[Group]:
-    """Return what to commit, in order."""
+def groups(unit: Unit, run: int) -> list[Group]:
+    """Return what to commit, in order, in one of several runs."""
     now = int(time.time() * 1000)
-    plan = unit.graph.plan()
-    key = plan_hash(plan)
-    executions = [_Execution(unit.graph, key, now) for _ in range(unit.copies)]
+    plans = {plan_hash(plan): plan for plan in unit.plans(run)}
+    executions = [_Execution(unit.graph, plan["original_request"], key, now) for key, plan in plans.items()]
     submissions: dict[str, tuple[Sequence[str], list[Row]]] = {
-        "plans": (PLAN, [(key, _text(plan), now)]),
+        "plans": (PLAN, [(key, _text(plan), now) for key, plan in plans.items()]),
         "dags": (DAG, [each.dag for each in executions]),
         "dag_executions": (EXECUTION_COLUMNS, [each.row for each in executions]),
         "sub_steps": (STEP, [row for each in executions for row in each.new_steps()]),
@@ -83,16 +82,16 @@ _RESULT = _text(RESULT)
 class _Execution:
     """One execution, as far as it has come."""
 
-    def __init__(self, graph: Graph, key: str, now: int) -> None:
+    def __init__(self, graph: Graph, request: str, key: str, now: int) -> None:
         self._graph = graph
         self._now = now
         self._seq = 0
         self._done = 0
         self.id = f"dag-exec_{uuid_utils.uuid7()}"
         dag_id = f"dag_{uuid_utils.uuid7()}"
-        self.dag: Row = (dag_id, graph.name, "ready", key, 1, now, now)
+        self.dag: Row = (dag_id, request, "ready", key, 1, now, now)
         values = {
-            "id": self.id, "dag_id": dag_id, "plan_hash": key, "title": graph.name, "original_request": graph.name,
+            "id": self.id, "dag_id": dag_id, "plan_hash": key, "title": request, "original_request": request,
             "primary_intent": "benchmark", "status": ExecutionStatus.PENDING.value, "total_tasks": len(graph.parents),
             "epoch": 1, "owner": "raw", "last_event_seq": 1, "created_at": now, "updated_at": now,
         }  # fmt: skip
