@@ -179,6 +179,7 @@ def test_subjects_take_turns_and_the_slow_ones_fewer(monkeypatch: pytest.MonkeyP
         return _line(took[subject.name])
 
     monkeypatch.setattr(rounds, "one", one)
+    monkeypatch.setattr(rounds, "interpreter", lambda _: sys.executable)  # the peers are not installed for this
     monkeypatch.setattr("benchmarks.rounds.time.monotonic", lambda: now[0])
     runs = rounds.run(["W1"], [BY_NAME[name] for name in took], Databases(), tell=lambda _: None)
     assert order == [*took, *["dagbok-sqlite-full"] * 4]
