@@ -85,6 +85,33 @@ def test_a_program_whose_warm_up_lacks_a_result_measures_nothing() -> None:
         asyncio.run(program.measure(opened, Orders("W1", "")))
 
 
+@pytest.mark.parametrize(("takes_s", "whole"), [(0.3, 4), (0.6, 2), (1.5, 1), (2.5, 0)])
+def test_a_program_is_warm_after_a_second_of_whole_runs_unless_one_takes_long(
+    takes_s: float, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = WORKLOADS["W1"]()
+    now, ran = 0.0, []
+    monkeypatch.setattr(program, "perf_counter", lambda: now)
+
+    class Steady:
+        async def prepare(self, unit: Unit) -> None: ...
+
+        async def run(self, unit: Unit) -> None:
+            nonlocal now
+            now += takes_s * unit.steps / workload.steps
+            ran.append(unit)
+
+        async def check(self, unit: Unit, done: None) -> None: ...
+
+    @asynccontextmanager
+    async def opened(_: Orders) -> AsyncIterator[Steady]:
+        yield Steady()
+
+    measured = asyncio.run(program.measure(opened, Orders("W1", "")))
+    assert ran == [workload.warm_up, *[workload.units[0]] * whole, *workload.units]
+    assert measured.wall_s == [[pytest.approx(takes_s)]]
+
+
 def test_by_readiness_runs_each_task_once_and_after_its_parents() -> None:
     graph = layers(4, 5, 0.0)
     ended: list[str] = []
