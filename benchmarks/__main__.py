@@ -7,7 +7,7 @@ import sys
 import time
 from datetime import UTC, datetime
 
-from benchmarks import machine, quick, report, results, rounds
+from benchmarks import machine, quick, report, results, rounds, scale
 from benchmarks.databases import Databases
 from benchmarks.subjects import BY_NAME, SUBJECTS
 from benchmarks.workloads import WORKLOADS
@@ -25,6 +25,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.what == "report":
         report.write(results.load())
+        scale.write()
         return 0
     with Databases(given.postgresql) as databases:
         if given.what == "quick":

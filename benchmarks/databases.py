@@ -74,13 +74,16 @@ class Databases:
 
     def version(self) -> str | None:
         """Return the version of the server."""
-        if self._server is None:
-            return None
-        with psycopg.connect(self._server) as connection:
-            row = connection.execute("SHOW server_version").fetchone()
-        return None if row is None else str(row[0]).split()[0]
+        return None if self._server is None else version_of(self._server)
 
     def _execute(self, statement: str) -> None:
         assert self._server is not None, "asked before: no_postgresql"
         with psycopg.connect(self._server, autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+def version_of(url: str) -> str | None:
+    """Return the version of the server at `url`."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SHOW server_version").fetchone()
+    return None if row is None else str(row[0]).split()[0]

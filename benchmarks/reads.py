@@ -1,12 +1,12 @@
 """How long the reads of a large diary take, through the library and over HTTP. See README.md.
 
-usage: python -m benchmarks.reads [sqlite|postgresql|DATABASE_URL ...] [--executions N] [--reads N]
+usage: python -m benchmarks.reads [sqlite|postgresql|DATABASE_URL ...] [--executions N] [--reads N] [--save]
 
 Without a URL a database of each kind is made, filled (`million.py`), measured and deleted; PostgreSQL is started from
 the machine's binaries, as the tests do. Each read is made at places of the list that are drawn anew, first while nobody
 writes and then while another process has one execution of ten sub-steps after the other run: p50 and p99 of the time
 that passes, and the processor time of one, which other programs disturb less. Over HTTP it is that of the server; what
-PostgreSQL itself takes is in neither.
+PostgreSQL itself takes is in neither. `--save` writes `reads.json`, and its tables into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -31,6 +31,8 @@ import httpx2
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 import postgres  # the line above makes it importable
+from benchmarks import scale
+from benchmarks.databases import version_of
 from benchmarks.million import SHARES, generate, plan
 from dagbok import views
 from dagbok.diary import Diary
@@ -173,47 +175,31 @@ def cpu_of(process: int) -> Callable[[], float]:
     return seconds
 
 
-def measure_all(url: str, number: int) -> None:
-    """Print a table of all kinds of reads."""
+def measure_all(url: str, number: int) -> dict[str, Any]:
+    """Return what so many reads of each kind took, each in four ways."""
     chance = random.Random(1)
     with closing(Database.open(url)) as database:
         diary = Diary(Reader(database))
         page = diary.list_executions(limit=1)
-        print(f"total {page.total:,}{' (estimated)' if page.total_is_estimate else ''}; of each, {number} reads; ms")
         places = places_of(diary, page.total - 1, chance)
+        found: dict[str, dict[str, dict[str, float]]] = {}
         with served(url) as (client, server):
-            table: dict[str, list[Took]] = {}
+            ways: Sequence[tuple[str, Callable[[Any], bytes], Callable[[], float]]] = (
+                ("library", lambda asked: by_library(diary, asked), time.thread_time),
+                ("http", lambda asked: by_http(client, asked), cpu_of(server)),
+            )
             reads = kinds(places, chance)
-            for writer in (False, True):
-                with writing(client) if writer else _nobody():
+            for beside in ("", "_beside_writer"):
+                with writing(client) if beside else nullcontext():
                     for read in reads:
-                        table.setdefault(read.name, []).extend(
-                            (
-                                measure(read, lambda asked: by_library(diary, asked), time.thread_time, number),
-                                measure(read, lambda asked: by_http(client, asked), cpu_of(server), number),
-                            )
-                        )
-    titles = ("library", 27), ("HTTP", 20), ("library, beside a writer", 27), ("HTTP, likewise", 13)
-    print(f"{'':23}" + "".join(f" | {title:>{width}}" for title, width in titles))
-    names = ("p50", "p99", "cpu", "cpu99")
-    # Beside a writer the server runs what that submits, and its processor time is not that of the reads alone.
-    shown = (4, 3, 4, 2)
-    print(f"{'':23}" + "".join(" | " + " ".join(f"{name:>6}" for name in names[:number]) for number in shown))
-    for name, row in table.items():
-        cells = (
-            " ".join(f"{figure:6.1f}" for figure in took[:number]) for took, number in zip(row, shown, strict=True)
-        )
-        print(f"{name:23} | " + " | ".join(cells))
+                        for way, call, cpu_s in ways:
+                            took = measure(read, call, cpu_s, number)
+                            found.setdefault(read.name, {})[way + beside] = took._asdict()
+    return {"executions": page.total, "estimated": page.total_is_estimate, "reads": number, "kinds": found}
 
 
-@contextmanager
-def _nobody() -> Iterator[None]:
-    yield
-
-
-def main(url: str, executions: int, number: int) -> None:
-    """Fill a database, unless it is full, and measure."""
-    print(f"\n{url.split('://')[0]}, {executions:,} executions of 10 sub-steps", flush=True)
+def fill(url: str, executions: int) -> None:
+    """Fill a database, unless it is full."""
     with closing(Database.open(url)) as database:
         migrations.upgrade(database)
         is_empty = not Reader(database).list_executions(limit=1).items
@@ -223,7 +209,6 @@ def main(url: str, executions: int, number: int) -> None:
         print(
             f"written in {time.perf_counter() - began:.0f} s ({time.process_time() - cpu:.0f} s of Python)", flush=True
         )
-    measure_all(url, number)
 
 
 @contextmanager
@@ -239,15 +224,32 @@ def database_of(kind: str) -> Iterator[str]:
             yield server.url(server.create_database())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Do what was asked."""
     parser = argparse.ArgumentParser()
     parser.add_argument("databases", nargs="*", default=["sqlite", "postgresql"], help="of new ones the kind, or a URL")
     parser.add_argument("--executions", type=int, default=1_000_000)
     parser.add_argument("--reads", type=int, default=300, help="of each kind")
+    parser.add_argument("--save", action="store_true", help="write reads.json and its tables: for the whole alone")
     parser.add_argument("--write", metavar="ADDRESS", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.write:
-        write(arguments.write)
-    for kind in arguments.databases:
-        with database_of(kind) as database_url:
-            main(database_url, arguments.executions, arguments.reads)
+    given = parser.parse_args()
+    if given.write:
+        write(given.write)
+    if given.save and scale.is_part(parser, given):
+        parser.error("--save is for the whole: a part must not take its place")
+    found = scale.begin(None)
+    for kind in given.databases:
+        with database_of(kind) as url:
+            name = scale.kind_of(kind)
+            print(f"{name}, {given.executions:,} executions of 10 sub-steps ...", flush=True)
+            if name != "sqlite":
+                found["machine"]["postgresql"] = version_of(url)
+            fill(url, given.executions)
+            found["figures"][name] = measure_all(url, given.reads)
+    print(scale.reads(found))
+    if given.save:
+        scale.save("reads", found)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import charts
-from benchmarks.environments import ROOT
+from benchmarks import charts, page
 from benchmarks.results import Results, Run, find, stretch
 from benchmarks.subjects import SUBJECTS, Store
 from benchmarks.workloads import WORKLOADS
-
-PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN = "<!-- measured: written by `python -m benchmarks report` -->"
-END = "<!-- end of measured -->"
 
 THROUGHPUT = ("W1", "W2", "W3")
 MAKESPAN = ("W4", "W5")
@@ -34,16 +29,11 @@ DAGBOK: dict[Store, str] = {"sqlite": "dagbok-sqlite-full", "postgresql": "dagbo
 TITLES = {"sqlite": "SQLite FULL", "postgresql": "PostgreSQL"}
 
 
-def write(results: Results, page: Path = PAGE) -> None:
-    """Put the tables between the markers of the page, and the charts beside it."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise ValueError(f"{page.name} lacks the lines that say where the tables go")
-    page.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}", encoding="utf-8")
+def write(results: Results, to: Path = page.PAGE) -> None:
+    """Put the tables into the page, and the charts beside it."""
+    page.put(tables(results), "measured", to)
     for name, svg in charts.draw(results).items():
-        (page.parent / name).write_text(svg, encoding="utf-8")
+        (to.parent / name).write_text(svg, encoding="utf-8")
 
 
 def best_peer(results: Results, workload: str, store: Store) -> Run | None:
@@ -63,22 +53,18 @@ def ratio(results: Results, workload: str, store: Store) -> float | None:
 
 def tables(results: Results) -> str:
     """Return all tables as Markdown."""
-    parts = [_measured_on(results), "### Targets", _targets(results), "### Steps per second", _throughput(results)]
+    parts = [
+        page.measured_on(results["machine"], results["date"]),
+        "### Targets",
+        _targets(results),
+        "### Steps per second",
+        _throughput(results),
+    ]
     parts += ["### Wall time by critical path", _makespan(results), "### Large, and over HTTP", _others(results)]
     parts += ["### Processor time and memory", _costs(results)]
     if notes := _notes(results):
         parts += ["### What did not go as planned", notes]
     return "\n\n".join(parts)
-
-
-def _measured_on(results: Results) -> str:
-    machine = results["machine"]
-    return (
-        f"Measured on {results['date']}: {machine['cores']} cores ({machine['cpu']}), {machine['memory_gb']} GB, "
-        f"{machine['os']}, Python {machine['python']}, SQLite {machine['sqlite']}, "
-        f"PostgreSQL {machine['postgresql'] or '-'}; making a page durable takes {machine['fsync_ms']} ms; "
-        f"load before the first run {machine['load_before']}."
-    )
 
 
 def _targets(results: Results) -> str:
@@ -100,7 +86,7 @@ def _targets(results: Results) -> str:
     least, aim = OVER_HTTP
     reached = run.get("executions_per_s") if run else None
     rows.append(_target("W7, SQLite FULL", f"{least}/s", f"{aim}/s", reached, least, "/s", "executions"))
-    return _table(["", "at least", "aim", "reached", "", "against"], rows)
+    return page.table(["", "at least", "aim", "reached", "", "against"], rows)
 
 
 def _target(name: str, least: str, aim: str, reached: float | None, bound: float, unit: str, against: str) -> list[str]:
@@ -121,7 +107,7 @@ def _throughput(results: Results) -> str:
         ratios = [ratio(results, name, store) for name in THROUGHPUT]
         rows.append([f"*{own} / best peer*", *(f"{each:.1f}x" if each else "-" for each in ratios)])
     titles = [f"{name}: {WORKLOADS[name]().title}" for name in THROUGHPUT]
-    return f"![Steps per second]({charts.STEPS})\n\n" + _table(["", *titles], rows)
+    return f"![Steps per second]({charts.STEPS})\n\n" + page.table(["", *titles], rows)
 
 
 def _makespan(results: Results) -> str:
@@ -138,7 +124,7 @@ def _makespan(results: Results) -> str:
         accepted = [f"{run['accepted_s'] * 1000:.0f} ms" if run and "accepted_s" in run else "-" for run in runs[:1]]
         rows.append([subject.name, cells[0], *accepted, *cells[2:]])
     head = ["", "W4", "of it until accepted", "W5, median graph", "W5, worst graph"]
-    return f"![Wall time by critical path]({charts.MAKESPAN})\n\n" + _table(head, rows)
+    return f"![Wall time by critical path]({charts.MAKESPAN})\n\n" + page.table(head, rows)
 
 
 def _others(results: Results) -> str:
@@ -158,7 +144,7 @@ def _others(results: Results) -> str:
             ]
         )
     head = ["", "W6 steps/s", "peak", "W7 executions/s", "server's CPU each", "client's CPU each"]
-    return _table(head, rows)
+    return page.table(head, rows)
 
 
 def _costs(results: Results) -> str:
@@ -176,15 +162,10 @@ def _costs(results: Results) -> str:
             )
             rows.append([subject.name, *cpu, peak[1], peak[2], version])
     head = ["", "W1 ms/step", "W2", "W3", "W4", "W2 peak MB", "W3", "version"]
-    return _table(head, rows)
+    return page.table(head, rows)
 
 
 def _notes(results: Results) -> str:
     return "\n".join(
         f"- {run['workload']}, {run['subject']}: {run['note']}." for run in results["runs"] if run.get("note")
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -92,7 +92,7 @@ def _per_step(workload: Workload, lines: Sequence[Line], key: str) -> float:
     return statistics.median(each) * 1000 / workload.steps
 
 
-def save(results: Results, path: Path = FILE) -> None:
+def save(results: Mapping[str, Any], path: Path = FILE) -> None:
     """Write the file, with figures that a person can read."""
     path.write_text(json.dumps(_rounded(results), indent=1) + "\n", encoding="utf-8")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from benchmarks import report, results
+import pytest
+
+from benchmarks import page, report, results, scale
 from benchmarks.subjects import BY_NAME
 
 
@@ -28,4 +30,13 @@ def test_every_subject_of_every_workload_is_in_the_results_that_are_kept() -> No
 
 
 def test_the_page_has_the_tables_of_the_results_that_are_kept() -> None:
-    assert report.tables(results.load()) in report.PAGE.read_text(encoding="utf-8")
+    assert report.tables(results.load()) in page.PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", list(scale.TABLES))
+def test_the_page_has_the_tables_of_what_was_measured_apart_and_a_place_for_them(name: str) -> None:
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert all(text.count(mark) == 1 for mark in page.marks(name))
+    if found := scale.load(name):
+        assert scale.TABLES[name](found) in text
+        assert set(found["figures"]) == {"sqlite", "postgresql"}

@@ -15,6 +15,7 @@ import pytest
 import datasets
 from benchmarks import charts, report, results, rounds
 from benchmarks.databases import Databases
+from benchmarks.page import marks
 from benchmarks.results import Line, Results, Run
 from benchmarks.subjects import BY_NAME, Subject
 from benchmarks.workloads import RECORDED, WORKLOADS, Graph, Unit, Workload, chain, fan, layers, recorded
@@ -147,13 +148,14 @@ def test_a_target_of_wall_time_is_reached_from_below(wall_s: float, row: str) ->
 
 def test_the_page_keeps_what_stands_around_the_tables(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    begin, end = marks("measured")
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     found = _results(_at("W1", "dagbok-sqlite-full", 0.5), _at("W4", "dagbok-sqlite-full", 0.5, accepted_s=[0.1]))
     for _ in range(2):
         report.write(found, page)
         text = page.read_text()
-        assert text.startswith(f"before\n{report.BEGIN}\n")
-        assert text.endswith(f"{report.END}\nafter\n")
+        assert text.startswith(f"before\n{begin}\n")
+        assert text.endswith(f"{end}\nafter\n")
         assert "old" not in text
     for name in (charts.STEPS, charts.MAKESPAN):
         assert "dagbok-sqlite-full" in "".join(ElementTree.parse(tmp_path / name).getroot().itertext())
