@@ -50,13 +50,13 @@ class Graph:
         factor = critical_path_s / self.critical_path_s()
         return Graph(self.name, self.parents, {task: seconds * factor for task, seconds in self.seconds.items()})
 
-    def plan(self, request: str = "") -> dict[str, Any]:
-        """Return the graph as a plan whose tasks call `noop`, or `work` where they take time, for `request`."""
+    def plan(self, request: str = "", tool: str = "noop") -> dict[str, Any]:
+        """Return the graph as a plan whose tasks call `tool`, or `work` where they take time, for `request`."""
         tasks = [
             {
                 "id": task,
                 "tool_or_prompt": (
-                    {"name": "work", "params": {"seconds": self.seconds[task]}} if self.seconds else {"name": "noop"}
+                    {"name": "work", "params": {"seconds": self.seconds[task]}} if self.seconds else {"name": tool}
                 ),
                 "dependencies": list(above),
             }
@@ -108,7 +108,7 @@ def fan(width: int) -> Graph:
     return _graph(f"1 -> {width:,} -> 1", [(0, []), *((n, [0]) for n in middle), (width + 1, middle)])
 
 
-def layers(number: int, width: int, seconds: float, *, seed: int = 1) -> Graph:
+def layers(number: int, width: int, seconds: float = 0.0, *, seed: int = 1) -> Graph:
     """Return layers of tasks that each wait for two of the layer above, drawn by chance (`seed`)."""
     chance = random.Random(seed)
     rows = [range(layer * width, (layer + 1) * width) for layer in range(number)]
@@ -116,7 +116,7 @@ def layers(number: int, width: int, seconds: float, *, seed: int = 1) -> Graph:
         (task, chance.sample(rows[layer - 1], 2) if layer else []) for layer in range(number) for task in rows[layer]
     ]
     graph = _graph(f"{number} layers of {width}", edges)
-    return Graph(graph.name, graph.parents, dict.fromkeys(graph.parents, seconds))
+    return Graph(graph.name, graph.parents, dict.fromkeys(graph.parents, seconds)) if seconds else graph
 
 
 def recorded(folder: Path = RECORDED) -> list[Graph]:
