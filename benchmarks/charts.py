@@ -1,4 +1,8 @@
-"""The charts of docs/benchmarks.md as SVG: bars with their figures, readable on light and dark pages, a few KB each."""
+"""The charts of docs/benchmarks.md as SVG: bars with their figures, readable on light and dark pages, a few KB each.
+
+A chart brings its own background: it knows what the reader's system prefers, not the page that shows it, and a page may
+be light on a system that is dark.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,14 @@ from benchmarks.subjects import SUBJECTS, Kind, Subject
 STEPS = "benchmarks-steps.svg"
 MAKESPAN = "benchmarks-makespan.svg"
 
-WIDTH, LABEL, BAR, GAP = 760, 200, 16, 5
+WIDTH, LABEL, BAR, GAP, EDGE = 760, 200, 16, 5, 12
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f } .title { font-weight: 600 } .figure { font-size: 11px }
-.axis { stroke: #d0d7de } .dagbok { fill: #1f7a5c } .peer { fill: #b35c1e }
-.aside { fill: #d9a87c } .limit { fill: #8c959f }
+.page { fill: #ffffff } .axis { stroke: #d0d7de } .dagbok { fill: #1f7a5c } .peer { fill: #b35c1e }
+.aside { fill: #c68548 } .limit { fill: #8c959f }
 @media (prefers-color-scheme: dark) {
-text { fill: #e6edf3 } .axis { stroke: #3d444d } .dagbok { fill: #3fb98d } .peer { fill: #e08a4b }
-.aside { fill: #8a5a36 } .limit { fill: #6e7681 } }
+text { fill: #e6edf3 } .page { fill: #0d1117 } .axis { stroke: #3d444d } .dagbok { fill: #3fb98d }
+.peer { fill: #e08a4b } .aside { fill: #96623b } .limit { fill: #6e7681 } }
 """
 
 #: What a bar says: its subject, its value, the value in words.
@@ -63,8 +67,8 @@ def _svg(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], length: Callab
     parts: list[str] = []
     y = 0
     for name, bars in groups:
-        y += 22
-        parts.append(f'<text class="title" x="0" y="{y - 6}">{escape(name)}</text>')
+        y += 24
+        parts.append(f'<text class="title" x="0" y="{y - 9}">{escape(name)}</text>')
         top = y
         for subject, value, words in bars:
             width = (WIDTH - LABEL - 70) * length(value) / longest
@@ -83,9 +87,11 @@ def _svg(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], length: Callab
         parts.append(f'<rect class="{kind}" x="{x}" y="{y - 10}" width="10" height="10" rx="2"/>')
         parts.append(f'<text class="figure" x="{x + 14}" y="{y - 1}">{words}</text>')
         x += 28 + 6 * len(words)
-    box = f'viewBox="0 0 {WIDTH} {y + 8}" role="img" aria-label="{escape(title)}"'
+    width, height = WIDTH + 2 * EDGE, y + EDGE
+    box = f'viewBox="{-EDGE} 0 {width} {height}" role="img" aria-label="{escape(title)}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>'
-    return "\n".join([head, f"<style>{STYLE}</style>", *parts, "</svg>", ""])
+    page = f'<rect class="page" x="{-EDGE}" y="0" width="{width}" height="{height}" rx="6"/>'
+    return "\n".join([head, f"<style>{STYLE}</style>", page, *parts, "</svg>", ""])
 
 
 _LEGEND: dict[Kind, str] = {

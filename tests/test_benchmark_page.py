@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import page, report, results, scale
+from benchmarks import charts, page, report, results, scale
 from benchmarks.subjects import BY_NAME
 
 
@@ -31,6 +31,11 @@ def test_every_subject_of_every_workload_is_in_the_results_that_are_kept() -> No
 
 def test_the_page_has_the_tables_of_the_results_that_are_kept() -> None:
     assert report.tables(results.load()) in page.PAGE.read_text(encoding="utf-8")
+
+
+def test_beside_the_page_are_the_charts_of_the_results_that_are_kept() -> None:
+    for name, svg in charts.draw(results.load()).items():
+        assert page.PAGE.with_name(name).read_text(encoding="utf-8") == svg
 
 
 @pytest.mark.parametrize("name", list(scale.TABLES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import subprocess
 import sys
@@ -159,6 +160,34 @@ def test_the_page_keeps_what_stands_around_the_tables(tmp_path: Path) -> None:
         assert "old" not in text
     for name in (charts.STEPS, charts.MAKESPAN):
         assert "dagbok-sqlite-full" in "".join(ElementTree.parse(tmp_path / name).getroot().itertext())
+
+
+def _luminance(color: str) -> float:
+    """Return what WCAG 2 calls the relative luminance of `#rrggbb`."""
+    red, green, blue = (int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in (red, green, blue)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_words_and_bars_of_a_chart_stand_out_from_its_background(dark: bool) -> None:
+    """By as much as WCAG 2 asks of text (4.5) and of graphics (3)."""
+    style = charts.STYLE.partition("@media")[2 if dark else 0]
+    fills = dict(re.findall(r"([.\w]+) \{[^}]*fill: (#\w{6})", style))
+    assert set(fills) == {"text", ".page", ".dagbok", ".peer", ".aside", ".limit"}
+    page = _luminance(fills.pop(".page"))
+    for name, color in fills.items():
+        darker, lighter = sorted((page, _luminance(color)))
+        assert (lighter + 0.05) / (darker + 0.05) >= (4.5 if name == "text" else 3), name
+
+
+def test_a_chart_brings_its_own_background() -> None:
+    """A page may be light on a system that is dark, which is all that a chart knows."""
+    for svg in charts.draw(_results(_at("W1", "asyncio", 0.5))).values():
+        root = ElementTree.fromstring(svg)
+        behind = next(each for each in root if each.tag.endswith("rect"))
+        assert behind.get("class") == "page"
+        assert root.get("viewBox") == " ".join(behind.attrib[name] for name in ("x", "y", "width", "height"))
 
 
 def test_a_page_without_a_place_for_the_tables_is_left_alone(tmp_path: Path) -> None:
