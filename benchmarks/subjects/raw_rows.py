@@ -196,7 +196,7 @@ async def opened(orders: Orders) -> AsyncIterator[Raw]:
         database.close()
     if orders.url.startswith("sqlite:///"):
         with closing(sqlite3.connect(orders.url.removeprefix("sqlite:///"), isolation_level=None)) as file:
-            for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-32768", "wal_autocheckpoint=4000"):
+            for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-32768"):
                 file.execute(f"PRAGMA {pragma}")
             yield Raw(
                 sqlite_writer(file), lambda: int(file.execute(_COUNT).fetchone()[0]), f"SQLite {sqlite3.sqlite_version}"

@@ -164,7 +164,6 @@ def connect_sqlite(path: Path, synchronous: str, *, create: bool) -> sqlite3.Con
         connection.execute(f"PRAGMA synchronous={'NORMAL' if synchronous == 'NORMAL' else 'FULL'}")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA cache_size=-32768")
-        connection.execute("PRAGMA wal_autocheckpoint=4000")
         connection.execute("PRAGMA journal_size_limit=67108864")
     except BaseException:
         connection.close()
