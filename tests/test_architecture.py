@@ -24,10 +24,12 @@ ALLOWED: dict[str, set[str]] = {
     "notify": {"store", "domain"},
     "diary": {"store", "domain"},
     "forking": {"store", "domain"},
-    "service": {"diary", "forking", "store", "tools", "llm", "cluster", "notify", "domain"},
+    "submitting": {"domain"},
+    "service": {"diary", "forking", "submitting", "store", "tools", "llm", "cluster", "notify", "domain"},
     "app": {
         "service",
         "forking",
+        "submitting",
         "diary",
         "notify",
         "cluster",
@@ -42,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "outside": {"diary", "cluster", "tools", "store", "domain"},
     "wire": {"domain"},
     "views": {"wire", "domain"},
-    "api": {"app", "service", "forking", "diary", "views", "wire", "domain"},
+    "api": {"app", "service", "forking", "submitting", "diary", "views", "wire", "domain"},
     "client": {"wire", "domain"},
     "cli": {"app", "outside", "api", "client", "service", "diary", "views", "wire", "domain"},
     "testing": {"engine", "llm", "domain"},
@@ -85,7 +87,8 @@ HOMES: dict[str, set[str]] = {
         "cli",
         "testing",
     },
-    "time": set(ALLOWED) - {"domain", "errors", "settings", "wire", "views", "service", "diary", "forking"},
+    "time": set(ALLOWED)
+    - {"domain", "errors", "settings", "wire", "views", "service", "diary", "forking", "submitting"},
 }
 
 #: Files of `store` that may name a dialect.

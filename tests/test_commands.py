@@ -11,9 +11,9 @@ from dagbok import Dagbok, tool
 from dagbok.domain.ids import ExecutionId
 from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import NotFound
-from dagbok.service import Options
 from dagbok.store.database import Database
 from dagbok.store.takeover import write_command
+from dagbok.submitting import Options
 
 
 @tool(effect="pure")

@@ -10,9 +10,10 @@ import pytest
 from dagbok import Dagbok
 from dagbok.domain.states import ExecutionStatus
 from dagbok.errors import ToolError
-from dagbok.service import Options, Submitted
+from dagbok.service import Submitted
 from dagbok.store.database import Database
 from dagbok.store.takeover import write_command
+from dagbok.submitting import Options
 from dagbok.testing import FakeClock, ScriptedTool
 
 HOUR_S = 3600

@@ -14,8 +14,9 @@ import pytest
 from dagbok import Dagbok, app, tool
 from dagbok.domain.idempotency import request_hash
 from dagbok.errors import BadInput, IdempotencyInFlight, IdempotencyKeyReused, OutcomeUnknown, StoreUnavailable
-from dagbok.service import Options, Service, Submitted
+from dagbok.service import Service, Submitted
 from dagbok.store.database import Database
+from dagbok.submitting import Options
 from store import diary
 from store.faults import FaultyDatabase, away
 

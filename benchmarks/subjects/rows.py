@@ -18,8 +18,8 @@ import uuid_utils
 from benchmarks.workloads import RESULT, Graph, Unit
 from dagbok.domain.records import HeaderRow, NewStep
 from dagbok.domain.states import ExecutionStatus, StepStatus
-from dagbok.service import plan_hash
 from dagbok.store.statements import COUNTERS, EXECUTION_COLUMNS, PLAIN
+from dagbok.submitting import plan_hash
 
 Row = tuple[Any, ...]
 

@@ -41,12 +41,13 @@ from dagbok.llm.extractive import HINT, NAME
 from dagbok.llm.inference import Inference, Synthesis
 from dagbok.llm.models import Models
 from dagbok.notify import transitions
-from dagbok.service import LARGE_PLAN_CHARS, ClarificationNeeded, Fork, Options, Service, Submitted
+from dagbok.service import LARGE_PLAN_CHARS, ClarificationNeeded, Fork, Service, Submitted
 from dagbok.settings import Settings, load
 from dagbok.store import migrations
 from dagbok.store.database import Database
 from dagbok.store.journal import Journal
 from dagbok.store.queries import Reader
+from dagbok.submitting import Options
 from dagbok.tools.egress import Egress
 from dagbok.tools.mail import send_email_tool
 from dagbok.tools.registry import Registry, Tool, as_tool

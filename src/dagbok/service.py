@@ -6,31 +6,27 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-import uuid_utils
-
-from dagbok import forking
+from dagbok import forking, submitting
 from dagbok.cluster.local import LocalWorker
 from dagbok.diary import Diary, Row
 from dagbok.domain import overriding, values
 from dagbok.domain.answers import Calls
-from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
-from dagbok.domain.ids import DagId, Epoch, ExecutionId
-from dagbok.domain.plan import HUMAN, LONGEST_S, Plan, read_id
+from dagbok.domain.ids import DagId, ExecutionId
+from dagbok.domain.plan import HUMAN, Plan, read_id
 from dagbok.domain.records import NewExecution
 from dagbok.domain.secrets import Redactor
-from dagbok.domain.states import EXECUTION_ENDED, Effect, FailurePolicy
+from dagbok.domain.states import EXECUTION_ENDED, Effect
 from dagbok.domain.task import Task, read_task
-from dagbok.domain.validate import Limits, Problem, check, literals, read
+from dagbok.domain.validate import Limits, Problem, check
 from dagbok.domain.values import Json, JsonText
-from dagbok.errors import BadInput, Conflict, DagbokError, NotFound, OutcomeUnknown, StoreRejected, StoreUnavailable
+from dagbok.errors import Conflict, DagbokError, NotFound, OutcomeUnknown, StoreRejected, StoreUnavailable
 from dagbok.forking import Forks, Wish
 from dagbok.notify import transitions
 from dagbok.settings import Settings
@@ -40,6 +36,7 @@ from dagbok.store.journal import Journal
 from dagbok.store.queries import Reader
 from dagbok.store.readiness import Readiness
 from dagbok.store.takeover import not_ended
+from dagbok.submitting import Options, Terms, new_id, plan_hash
 from dagbok.tools.registry import Registry
 
 log = logging.getLogger("dagbok.service")
@@ -55,23 +52,6 @@ ENDING_S = 10.0
 _LOOK_S = 0.05
 #: How long whoever asks something waits until it is applied; it is durable by then.
 HEARING_S = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a submission may ask beside its plan."""
-
-    title: str | None = None
-    labels: Mapping[str, str] | None = None
-    deadline_seconds: float | None = None  #: from the submission on; what has not ended by then is cancelled
-    failure_policy: FailurePolicy | None = None  #: None: as `continue`
-
-    def given(self) -> dict[str, Json]:
-        """Return those that are asked for; an empty one asks for nothing."""
-        return {name: value for name, value in asdict(self).items() if value}
-
-
-_NOTHING_ASKED = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +176,7 @@ class Service(Diary):
     async def _submit(
         self, document: Json, options: Options, asked: Asked | None, *, large: bool, dag_id: DagId | None = None
     ) -> Submitted:
-        text = None if large else _encoded(document)
+        text = None if large else submitting.encoded(document)
         if large or (text is not None and len(text) >= LARGE_PLAN_CHARS):
             self._readiness.expect()
             execution, new = await asyncio.to_thread(self._prepare, document, text, options, dag_id)
@@ -207,7 +187,7 @@ class Service(Diary):
     async def _create(self, execution: Execution, new: NewExecution, asked: Asked | None) -> Submitted:
         """Make an execution durable, and run it. Of an idempotency key that was used, return what it made then."""
         if asked is not None:
-            self._refuse_literals({"idempotencyKey": asked.key})
+            submitting.refuse_literals({"idempotencyKey": asked.key}, self.redactor)
             new = replace(new, idempotency_key=asked.key, request_hash=asked.request_hash)
         await self._ensure_available()
         written = self._journal.create(new)
@@ -486,50 +466,9 @@ class Service(Diary):
     def _prepare(
         self, document: Json, text: JsonText | None, options: Options, dag_id: DagId | None
     ) -> tuple[Execution, NewExecution]:
-        if options != _NOTHING_ASKED:
-            values.check({"title": options.title, "labels": dict(options.labels or {})})
-            self._refuse_literals(asdict(options), "options")
-        if text is None:
-            text = _encoded(document)
-        if text is not None:  # the engine's own from here on: neither the caller nor a tool changes a plan that runs
-            document = values.decode(text)
-        plan = read(document, self.registry.schemas(), self._limits, self.redactor, text=text)
-        execution_id = ExecutionId(new_id("dag-exec_"))
-        now_ms = self._worker.clock.now_ms()
-        execution = Execution(execution_id, plan, epoch=Epoch(1), effect_of=self._effect)
-        execution.fail_fast = options.failure_policy == FailurePolicy.FAIL_FAST
-        if options.deadline_seconds is not None:
-            execution.header.deadline_at = now_ms + _deadline_ms(options.deadline_seconds)
-        new = NewExecution(
-            id=execution_id,
-            dag_id=dag_id or DagId(new_id("dag_")),
-            new_dag=dag_id is None,
-            plan_hash=plan_hash(document),
-            plan=text or values.encode(document),
-            title=options.title or plan.title or _shorten(plan.original_request),
-            original_request=plan.original_request,
-            primary_intent=plan.primary_intent,
-            created_at=now_ms,
-            total_tasks=len(plan.sub_tasks),
-            steps=execution.new_steps(),
-            event=Event(1, EventType.EXECUTION_CREATED.value, None, now_ms, None),
-            owner=self._worker.owner,
-            labels=values.encode(dict(options.labels)) if options.labels else None,
-            options=_kept(options),
-            deadline_at=execution.header.deadline_at,
-        )
-        return execution, new
-
-    def _refuse_literals(self, given: Json, *path: str) -> None:
-        """Raise BadInput if `given`, which is stored beside the plan, holds the value of a secret."""
-        if faults := literals(given, self.redactor, *path):
-            raise BadInput(faults[0].message, problems=faults, outside_plan=True)
-
-
-def _encoded(document: Json) -> JsonText | None:
-    with suppress(BadInput):  # which `read` tells better
-        return values.encode(document)
-    return None
+        """Return the execution of a plan, and its rows. Takes its time for a large one."""
+        terms = Terms(self.registry.schemas(), self._limits, self.redactor, self._effect, self._worker.owner)
+        return submitting.begin(document, text, options, terms, dag_id=dag_id, now_ms=self._worker.clock.now_ms())
 
 
 def calls_of(registry: Registry, settings: Settings, redactor: Redactor) -> Calls:
@@ -550,35 +489,6 @@ def _replayed(row: Row) -> Submitted:
     return Submitted(row["id"], row["dag_id"], row["original_request"], row["total_tasks"], replayed=True)
 
 
-def _kept(options: Options) -> JsonText | None:
-    """Return the options that the execution goes by, for as long as it lives."""
-    kept = {"deadlineSeconds": options.deadline_seconds, "failurePolicy": options.failure_policy}
-    given = {name: value for name, value in kept.items() if value}
-    return values.encode(given) if given else None
-
-
 def _reused(created: str | None) -> int:
     """Return how many sub-tasks a fork took over, as the first event of its diary tells."""
     return int(values.decode(created)["reused"]) if created else 0
-
-
-def _deadline_ms(seconds: float) -> int:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_S:
-        message = f"A deadline of {seconds!r:.50} seconds cannot be kept; it is more than 0 and at most {LONGEST_S:,}."
-        raise BadInput(message, pointer="/options/deadlineSeconds", outside_plan=True)
-    return max(1, round(seconds * 1000))
-
-
-def new_id(prefix: str) -> str:
-    """Return a new id: `prefix` and a UUIDv7, so that ids sort by the time they were made."""
-    return f"{prefix}{uuid_utils.uuid7()}"
-
-
-def plan_hash(document: Json) -> str:
-    """Return the content hash of a plan: the same for the same JSON, whatever the order of its keys."""
-    return hashlib.sha256(values.canonical(document)).hexdigest()
-
-
-def _shorten(text: str, limit: int = 120) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"

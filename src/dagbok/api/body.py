@@ -24,7 +24,7 @@ from dagbok.domain.validate import Problem
 from dagbok.domain.values import Json, pointer_to
 from dagbok.domain.wording import said
 from dagbok.errors import BadInput, InvalidPlan, NotJson
-from dagbok.service import Options
+from dagbok.submitting import Options
 
 S = TypeVar("S", bound=wire.Shape)
 
