@@ -10,6 +10,7 @@ import pytest
 
 from dagbok.domain.call import Call
 from dagbok.domain.execution import Execution
+from dagbok.domain.ids import TaskId
 from dagbok.domain.records import Command
 from dagbok.domain.retry import Policy
 from dagbok.domain.states import Effect, ExecutionStatus, StepStatus
@@ -42,6 +43,30 @@ def _step(execution: Execution, position: int = 0) -> Any:
 
 
 # -- back-off -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("others", range(4))
+def test_a_back_off_ends_whenever_in_a_turn_of_the_loop_it_began(turns: int, others: int) -> None:
+    """Also between the turn in which others changed and the moment at which that is handed over."""
+
+    async def main() -> None:
+        async def ends(call: Call) -> object:
+            for _ in range(turns if call.task_id == "a" else int(call.task_id)):
+                await asyncio.sleep(0)
+            if call.task_id == "a" and call.attempt == 1:
+                raise ToolError("not now", code="unavailable")
+            return call.attempt
+
+        bench = Bench(FakeTool("work", ends))
+        made = bench.add(plan(task("a"), *(task(str(number)) for number in range(others))))
+        await quiet()
+        assert _step(made, made.index[TaskId("a")]).next_attempt_at is not None
+        assert bench.clock.ring()
+        await quiet()
+        assert made.status is ExecutionStatus.COMPLETED
+
+    asyncio.run(main())
 
 
 def test_a_pause_between_attempts_holds_no_task_and_no_slot() -> None:

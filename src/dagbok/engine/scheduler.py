@@ -370,8 +370,6 @@ class Scheduler:
     def _turn(self) -> None:
         self._turn_due = False
         more = self._dispatch()
-        for run in self._dirty:
-            self._arm(run)
         if self._dirty and not self._hand_over_due:
             # One turn later: the bodies just started run first, so a quick step's start and end share one row update.
             self._hand_over_due = True
@@ -383,7 +381,10 @@ class Scheduler:
         self._hand_over_due = False
         dirty, self._dirty = self._dirty, {}
         for run in dirty:
-            if run.append is not None or self._runs.get(run.execution.id) is not run:
+            if self._runs.get(run.execution.id) is not run:
+                continue
+            self._arm(run)  # here, where each run passes that changed, whenever in the turn that was
+            if run.append is not None:
                 continue
             if run.execution.changed:
                 self._append(run)
