@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cli.program import Project, id_in, kill, read_until, task
 from cli.test_inbox import OURS, approved, ask
+from dagbok.cli import questions
+from dagbok.cli.desk import Desk
+from dagbok.domain.ids import TaskId
+from dagbok.domain.records import QuestionRow
+from dagbok.settings import Settings
+from store import diary
 
 LATER = "Enter for later): "
 Typed = list[tuple[str, str | Callable[[], object]]]
@@ -190,3 +199,30 @@ def test_a_file_of_the_editor_is_for_nobody_else(project: Project) -> None:
     )
     assert (project.folder / "mode").read_text() == "700\n"
     assert not Path((project.folder / "name").read_text().strip()).exists()
+
+
+def test_what_opens_while_the_diary_is_read_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read is older than what is heard meanwhile."""
+    row = QuestionRow(TaskId("q"), 1, "human", "Sure?", None, None, None, diary.NOW, None, None, None, None)
+    asked = diary.changes(diary.execution_id(1), 1, questions=[row])
+    found: list[list[Any]] = [[], [questions.of_row(row)]]
+
+    async def main() -> None:
+        desk = Desk(asked.execution_id, Settings())
+        loop = asyncio.get_running_loop()
+
+        async def hear() -> None:
+            desk._hear(None, asked)
+
+        def read(_: Desk) -> list[Any]:
+            if len(found) == 2:
+                asyncio.run_coroutine_threadsafe(hear(), loop).result(60)
+            return found.pop(0)
+
+        monkeypatch.setattr(Desk, "_read", read)
+        await desk.load()
+        opened = desk._next()
+        assert opened is not None
+        assert opened.key == ("q", 1)
+
+    asyncio.run(main())

@@ -38,6 +38,7 @@ class Desk:
         self._settings = settings
         self._open: dict[Key, Question] = {}
         self._left: set[Key] = set()
+        self._heard = 0  # how many commits have opened or closed one
         self._changed = asyncio.Event()
 
     @contextmanager
@@ -52,6 +53,7 @@ class Desk:
     def _hear(self, _: object, changes: Changes) -> None:
         if changes.execution_id != self.execution_id:
             return
+        self._heard += bool(changes.questions)
         for row in changes.questions:
             if row.closed_at is None:
                 question = questions.of_row(row)
@@ -68,10 +70,17 @@ class Desk:
         self._open = {question.key: question for question in found if question is not None}
         self._changed.set()
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Take in what is open by the diary. Raises StoreUnavailable."""
+        heard = -1
+        while heard != self._heard:  # what is heard meanwhile is newer than what is read
+            heard = self._heard
+            found = await asyncio.to_thread(self._read)
+        self._open = {question.key: question for question in found}
+
+    def _read(self) -> list[Question]:
         with open_diary(self._settings) as diary:
-            self._open = {question.key: question for question in questions.load(diary, self.execution_id)}
+            return list(questions.load(diary, self.execution_id))
 
     async def see_to_here(self, dagbok: Dagbok, watch: Watch, *, by: str | None) -> None:
         """Ask what opens until the execution has ended here, or waits for what is left unanswered."""
@@ -94,7 +103,7 @@ class Desk:
                     await _first(settled, self._until(lambda: self._next() is not None))
                     if self._next() is None:
                         settled.result()
-                        await asyncio.to_thread(self.load)  # what was open before anybody listened
+                        await self.load()  # what was open before anybody listened
                     if self._next() is None:
                         return
                 finally:

@@ -173,7 +173,7 @@ async def _settled(asked: Asked, dagbok: Dagbok, execution_id: ExecutionId) -> N
         return
     desk = Desk(execution_id, asked.settings)
     with desk.hearing(dagbok):
-        await asyncio.to_thread(desk.load)  # it may have asked before anybody listened
+        await desk.load()  # it may have asked before anybody listened
         await desk.see_to_here(dagbok, asked.watch, by=who_asks(None))
 
 
