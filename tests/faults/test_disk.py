@@ -134,7 +134,7 @@ def test_a_write_ahead_log_that_cannot_be_moved_into_the_file_does_no_harm(
             async with Dagbok(url, tools=told.tools) as dagbok:
                 submitted = await dagbok.submit(document)
                 await witness.held(dagbok)
-                assert (disk.place / "dagbok.db-wal").stat().st_size > 4000 * 4096
+                assert (disk.place / "dagbok.db-wal").stat().st_size > 1000 * 4096
                 held = len(told.ran)
                 disk.free()
                 await asyncio.wait_for(dagbok.wait(submitted.execution_id), 60)
