@@ -212,6 +212,25 @@ def test_swapping_folders_for_links_never_lets_a_reader_out(workspace: Path, out
     assert seen["mine"]
 
 
+def test_a_link_that_becomes_a_folder_while_it_is_read_is_refused(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the other way round."""
+    (workspace / "home").mkdir()
+    (workspace / "b").symlink_to("home")
+    read = os.readlink
+
+    def swapped(name: str, *, dir_fd: int) -> str:
+        (workspace / "b").unlink()
+        (workspace / "b").mkdir()
+        return read(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr("dagbok.tools.confinement.os.readlink", swapped)
+    with pytest.raises(ToolError) as raised, confinement.place(workspace, "b/file.txt"):
+        pass
+    assert raised.value.code == "refused"
+
+
 def test_no_descriptor_is_left_open(workspace: Path) -> None:
     context = as_context(workspace)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208

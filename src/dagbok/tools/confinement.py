@@ -35,7 +35,7 @@ _CODES: Final = {
     errno.EPERM: ("permission_denied", "may not be opened by this process"),
     errno.EROFS: ("permission_denied", "is on a read-only file system"),
     # Only a race brings us here: a folder or file became a link after we looked.
-    errno.ELOOP: ("refused", "changed into a link while it was opened"),
+    errno.ELOOP: ("refused", "was changed into a link, or from one, while it was opened"),
 }
 
 
@@ -163,7 +163,12 @@ class _Walk:
             self._links += 1
             if self._links > MAX_LINKS:
                 raise refused(self._path, "goes round in links")
-            target = os.readlink(name, dir_fd=here)
+            try:
+                target = os.readlink(name, dir_fd=here)
+            except OSError as exc:
+                if exc.errno != errno.EINVAL:
+                    raise
+                raise OSError(errno.ELOOP, "changed from a link") from exc
             if target.startswith("/"):
                 inside = _inside(target, (self._root,), self._path)
                 while len(self._stack) > 1:
