@@ -16,7 +16,7 @@ from dagbok.domain.answers import Calls
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
 from dagbok.domain.fork import Origin, Split
-from dagbok.domain.ids import SYNTHESIS, DagId, Epoch, ExecutionId, TaskId
+from dagbok.domain.ids import FIRST_EPOCH, SYNTHESIS, DagId, ExecutionId, TaskId
 from dagbok.domain.outline import Outline
 from dagbok.domain.overriding import Overrides
 from dagbok.domain.plan import Plan, read_id
@@ -200,7 +200,7 @@ def begin(
     `dag_id`: of a new dag, which is stored where the plan is not the origin's.
     """
     origin, plan = forked.origin.row, forked.plan
-    execution = Execution(id, plan, epoch=Epoch(1), effect_of=effect_of)
+    execution = Execution(id, plan, epoch=FIRST_EPOCH, effect_of=effect_of)
     options: dict[str, Any] = values.decode(origin["options"]) if origin["options"] else {}
     execution.fail_fast = options.get("failurePolicy") == FailurePolicy.FAIL_FAST
     if (seconds := options.get("deadlineSeconds")) is not None:  # which begins anew, as that of a retry

@@ -13,7 +13,7 @@ import uuid_utils
 from dagbok.domain import values
 from dagbok.domain.events import Event, EventType
 from dagbok.domain.execution import Execution
-from dagbok.domain.ids import DagId, Epoch, ExecutionId
+from dagbok.domain.ids import FIRST_EPOCH, DagId, ExecutionId
 from dagbok.domain.plan import LONGEST_S
 from dagbok.domain.records import NewExecution
 from dagbok.domain.secrets import Redactor
@@ -78,7 +78,7 @@ def begin(
         document = values.decode(text)
     plan = read(document, terms.tools, terms.limits, terms.redactor, text=text)
     execution_id = ExecutionId(new_id("dag-exec_"))
-    execution = Execution(execution_id, plan, epoch=Epoch(1), effect_of=terms.effect_of)
+    execution = Execution(execution_id, plan, epoch=FIRST_EPOCH, effect_of=terms.effect_of)
     execution.fail_fast = options.failure_policy == FailurePolicy.FAIL_FAST
     if options.deadline_seconds is not None:
         execution.header.deadline_at = now_ms + _deadline_ms(options.deadline_seconds)

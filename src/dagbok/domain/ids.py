@@ -9,6 +9,8 @@ DagId = NewType("DagId", str)  # "dag_" + UUIDv7
 TaskId = NewType("TaskId", str)  # as the plan spells it; unique within an execution
 Epoch = NewType("Epoch", int)  # grows each time an execution changes owner; 1 is the owner that created it
 
+#: Of whoever creates an execution.
+FIRST_EPOCH = Epoch(1)
 #: The task id of the synthesis. No sub-task of a plan may use it.
 SYNTHESIS = TaskId("__SYNTHESIS__")
 #: The tool name of the synthesis.

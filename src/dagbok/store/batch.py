@@ -16,7 +16,7 @@ from typing import Any, Final
 import uuid_utils
 
 from dagbok.domain import values
-from dagbok.domain.ids import DagId, Epoch, ExecutionId, TaskId
+from dagbok.domain.ids import FIRST_EPOCH, DagId, Epoch, ExecutionId, TaskId
 from dagbok.domain.records import Changes, HeaderRow, NewExecution, StepRow
 from dagbok.domain.states import ExecutionStatus, StepStatus
 from dagbok.domain.values import JsonText
@@ -28,8 +28,6 @@ from dagbok.store.writer import Writer
 _SURELY_INLINE: Final = BLOB_CHUNK_BYTES // 4
 #: So many characters of a result at most are handed to the database together with others.
 _SMALL: Final = 4096
-
-FIRST_EPOCH: Final = Epoch(1)
 
 FINAL_RESULT: Final = "final_result"
 SYNTHESIS_RESULT: Final = "synthesis_result"
